@@ -1,8 +1,8 @@
 """Legend: what the numbers in a class map mean.
 
-One Legend travels from the labels through the model file into the class map's colour table, the polygons' attributes, the
-QGIS style and the report. A class has an `id` (what stands in a geoseg map), and may collect several *codes* (what stands in
-a label file). A network's output channel `k` is the class `legend.classes[k]`.
+One Legend travels from the labels through the model file into the class map's colour table, the polygons' attributes,
+the QGIS style and the report. A class has an `id` (what stands in a geoseg map), and may collect several *codes* (what
+stands in a label file). A network's output channel `k` is the class `legend.classes[k]`.
 """
 
 from __future__ import annotations
@@ -194,12 +194,11 @@ class Legend:
                 "add them to a class's codes, or name them in the labels' ignore list"
             )
         ids = np.array([table[value] for value in present.tolist()], self.dtype)
-        translated: NDArray[Any] = ids[inverse].reshape(codes.shape)
-        return translated
+        return ids[inverse].reshape(codes.shape)
 
     def indexes(self, ids: NDArray[Any]) -> NDArray[Any]:
         """Channel index of each class id, uint8 (uint16 from 255 classes on); `no_index` where there is none."""
-        out = self._lut[ids]
+        out: NDArray[Any] = self._lut[ids]
         return out.astype(np.uint8) if self.no_index == 255 else out
 
     def merged_ignore(self, ignore: int) -> Legend:

@@ -1,0 +1,168 @@
+"""The command line: the signatures of the verbs are the options.
+
+`geoseg VERB SUBJECT... --option value` calls the function of that name; `--config FILE.yaml` gives options from a file.
+The exit code is 0 when done, 2 with one line when the user can mend it, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import geoseg
+from geoseg.errors import GeosegError, InputError
+
+# First lines of the verbs' docstrings, so that `geoseg --help` need not import them; a test holds them equal.
+VERBS = {
+    "demo": "Run the main job end to end on a synthetic scene.",
+    "fit": "Train a model on georeferenced patches and write one model file.",
+    "predict": "Map whole scenes with a model file.",
+    "vectorize": "Turn a class map into polygons.",
+    "assess": "Compare a class map with a reference.",
+    "info": "Describe a scene, a class map or a model file.",
+}
+
+FUNCTIONS = {"demo": "run_demo"}  # a verb's function is named like it, but for the one that is also a module
+
+logger = logging.getLogger("geoseg")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code of running `geoseg` with these arguments (those of the process by default)."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if args[0] in ("-V", "--version"):
+        print(f"geoseg {geoseg.__version__}")
+        return 0
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logger.setLevel(os.environ.get("GEOSEG_LOG", "INFO").upper())
+    try:
+        return _run(args[0], args[1:])
+    except GeosegError as error:
+        return _refused(str(error))
+    except KeyboardInterrupt:
+        print("geoseg: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as in `geoseg info x.tif | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(name: str, args: list[str]) -> int:
+    if name not in VERBS:
+        raise InputError(f"'{name}' is no verb of geoseg; known are {', '.join(VERBS)}")
+    verb = getattr(geoseg, FUNCTIONS.get(name, name))
+    if name == "fit":  # its options are the signatures of the data module, the task and the trainer
+        shown = verb(args=normalized(args, flags={"overwrite", "resume"}))
+    else:
+        shown = call(verb, args, name=name)
+    if shown is not None:
+        print(shown)
+    return 0
+
+
+def call(verb: Callable[..., Any], args: Sequence[str], *, name: str) -> Any:
+    """What `verb` returns for command-line `args`.
+
+    Raises:
+        InputError: The arguments do not fit the signature.
+        SystemExit: Help was asked for and is printed.
+    """
+    from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
+
+    parameters = inspect.signature(verb).parameters
+    subject = next((key for key, value in parameters.items() if value.kind is value.POSITIONAL_OR_KEYWORD), None)
+    flags = {key for key, value in parameters.items() if value.annotation in (bool, "bool")}
+    parser = ArgumentParser(prog=f"geoseg {name}", description=inspect.getdoc(verb), exit_on_error=False)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
+    parser.add_function_arguments(verb)
+    if "-h" in args or "--help" in args:
+        print(_dashed(parser.format_help()))
+        raise SystemExit(0)
+    try:
+        options = parser.parse_args(normalized(args, flags=flags, subject=subject))
+    except ArgumentError as error:
+        raise InputError(one_line(f"{name}: {error}; see geoseg {name} --help")) from error
+    options = parser.instantiate_classes(options)
+    options.pop("config", None)
+    return verb(**vars(options))
+
+
+def normalized(args: Sequence[str], *, flags: set[str], subject: str | None = None) -> list[str]:
+    """Arguments with dashes in names turned to underscores, bare flags given `true`, and bare values made the subject.
+
+    >>> normalized(["a.tif", "--min-area-m2", "5", "--overwrite"], flags={"overwrite"}, subject="scene")
+    ['--min_area_m2=5', '--overwrite=true', '--scene=["a.tif"]']
+    """
+    out: list[str] = []
+    bare: list[str] = []
+    rest = list(args)
+    while rest:
+        token = rest.pop(0)
+        if token in ("-h", "--help"):
+            out.append("--help")
+            continue
+        if not token.startswith("--"):
+            bare.append(token)
+            continue
+        key, equals, value = token[2:].partition("=")
+        key = key.replace("-", "_")
+        if not equals:
+            if key in flags:
+                value = rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "true"
+            elif rest:
+                value = rest.pop(0)
+            else:
+                raise InputError(f"option --{key} needs a value")
+        out.append(f"--{key}={value}")
+    if bare and subject is None:
+        raise InputError(f"unexpected argument '{bare[0]}'; options begin with --")
+    if bare:
+        out.append(f"--{subject}={json.dumps(bare if len(bare) > 1 or subject == 'scene' else bare[0])}")
+    return out
+
+
+def one_line(text: str) -> str:
+    r"""The text with line breaks and runs of blanks made single blanks.
+
+    >>> one_line("a\n   b")
+    'a b'
+    """
+    return " ".join(text.split())
+
+
+def _dashed(text: str) -> str:
+    """Help text with option names as people type them."""
+    return re.sub(r"--[a-z0-9_]+", lambda match: match.group().replace("_", "-"), text)
+
+
+def _overview() -> str:
+    lines = [f"  {name:<10} {summary}" for name, summary in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: geoseg VERB [SUBJECT...] [--config FILE.yaml] [--option VALUE ...]",
+            "",
+            "Satellite and aerial imagery in, land-cover maps that a GIS opens at once out.",
+            "",
+            *lines,
+            "",
+            "geoseg VERB --help shows a verb's options; geoseg --version the version.",
+        ]
+    )
+
+
+def _refused(message: str) -> int:
+    print(f"geoseg: error: {one_line(message)}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
