@@ -241,16 +241,12 @@ class Accuracy:
 
     def _summary(self) -> list[str]:
         counts = self.confusion
-        lines = [
-            f"Overall accuracy {self.overall:.3f}, mean IoU {self.mean_iou:.3f} (classes in reference or map), "
-            f"mean F1 {self.mean_f1:.3f}, kappa {self.kappa:.3f}",
-            f"{_grouped(int(counts.matrix.sum()))} pixels judged",
+        judged, unmapped = int(counts.matrix.sum()), int(counts.unmapped.sum())
+        return [
+            f"Overall accuracy {self.overall:.3f}, kappa {self.kappa:.3f}",
+            f"Mean IoU {self.mean_iou:.3f}, mean F1 {self.mean_f1:.3f}, over the classes in the reference or the map",
+            f"{_grouped(judged)} pixels judged; {_grouped(unmapped)} reference pixels lie on nodata of the map",
         ]
-        if counts.unmapped.any():
-            lines[1] += (
-                f"; {_grouped(int(counts.unmapped.sum()))} reference pixels lie on nodata of the map, not judged"
-            )
-        return lines
 
 
 _SHARE_KEYS = ("iou", "f1", "users_accuracy", "producers_accuracy")
