@@ -1,0 +1,307 @@
+"""The verbs: the whole job in functions whose signatures are the command line's options.
+
+This is the only module that knows every room. The rooms load what they need when it is used, so a verb pays for its own
+libraries only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from odc.geo.geobox import GeoBox
+
+from geoseg import accuracy, infer, io, models, training, vector
+from geoseg.errors import GridError, InputError, OutputError
+from geoseg.io.outputs import check_output
+from geoseg.legend import Legend
+from geoseg.progress import progress_bar
+
+if TYPE_CHECKING:
+    from geoseg.io import Source
+
+Scene = str | list[Any] | dict[str, Any]
+Region = str | dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+open_source = io.open_source
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What `assess` found: the counts, and the table that people read."""
+
+    counts: accuracy.Confusion
+    out: Path | None
+
+    def __str__(self) -> str:
+        return self.counts.table() + (f"\nwritten to {self.out}" if self.out else "")
+
+
+def fit(
+    config: str | Path | dict[str, Any] | None = None, *, args: Sequence[str] = (), **options: Any
+) -> training.FitResult:
+    """Train a model on georeferenced patches and write one model file.
+
+    Args:
+        config: A YAML file, or the same keys as a mapping: `name`, `data`, `model`, `trainer`, ...
+        args: Command-line arguments, as after `geoseg fit`.
+        options: Keys that win over those of `config`: `data={...}`, `model={...}`, `trainer={...}`, `name="run"`.
+
+    Returns:
+        Where the model file is, and its scores on the validation part.
+
+    Raises:
+        InputError: A key is unknown or a value does not fit.
+        OutputExistsError: The run exists and was not to be overwritten.
+    """
+    return training.run_fit(config, args=args, **options)
+
+
+def predict(
+    scene: Scene,
+    *,
+    model: Path,
+    out: Path,
+    bands: list[str] | None = None,
+    nodata: float | None = None,
+    crs: str | None = None,
+    native: bool = False,
+    tile_px: int | None = None,
+    overlap_px: int | None = None,
+    blend: str = "hann",
+    batch: int | None = None,
+    memory: str = "2GB",
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    overwrite: bool = False,
+) -> infer.PredictResult:
+    """Map whole scenes with a model file.
+
+    Writes the class map `out`, and beside it the confidence map, a QGIS style and a STAC Item. A run that was stopped
+    carries on when it is started again.
+
+    Args:
+        scene: One or more rasters, addresses or patterns; several make a mosaic. A config may say `stack`, `path`, ...
+        model: The model file.
+        out: The class map to write, a Cloud-Optimized GeoTIFF.
+        bands: Names of the scene's bands in their order, where the file does not name them.
+        nodata: The value that means nodata, where the file does not say.
+        crs: The scene's CRS, where the file does not say.
+        native: Whether to keep the scene's own resolution where the model was trained on another.
+        tile_px: The largest tile's side; the model's by default.
+        overlap_px: Pixels that neighbouring tiles share; the model's by default.
+        blend: How overlapping tiles are weighted: hann, triangle or flat.
+        batch: Tiles in one forward pass; found from the device by default.
+        memory: The memory to stay within, such as 2GB.
+        device: auto, cpu, cuda or cuda:1.
+        precision: The arithmetic of the network.
+        overwrite: Whether existing outputs may be replaced.
+
+    Returns:
+        The files written, and what the work was.
+
+    Raises:
+        GeosegError: Something about the input or the output has to be mended; nothing is left behind.
+    """
+    out = Path(out)
+    source = _scene(scene, bands=bands, nodata=nodata, crs=crs)
+    network, card = models.load_model(Path(model))
+    options = infer.PredictOptions(
+        tile_px=tile_px, overlap_px=overlap_px, blend=blend, batch=batch, memory_bytes=parse_bytes(memory),
+        device=device, precision=precision, native=native, overwrite=overwrite,
+    )  # fmt: skip
+    with progress_bar("predict") as progress:
+        return infer.predict_scene(source, network=network, card=card, out=out, options=options, progress=progress)
+
+
+def vectorize(
+    class_map: Path,
+    *,
+    out: Path,
+    min_area_m2: float = 0.0,
+    tolerance_m: float = 0.0,
+    confidence: Path | None = None,
+    legend: Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Turn a class map into polygons.
+
+    Args:
+        class_map: A raster of class ids, of geoseg or not.
+        out: The file to write; its ending says the format: gpkg, fgb, parquet, geojson or shp.
+        min_area_m2: Smaller regions are merged into the neighbour with the longest shared border.
+        tolerance_m: How far simplified borders may depart from the pixels' edges; neighbours stay joined.
+        confidence: A raster of confidence on the same grid; the map's own `.confidence.tif` by default.
+        legend: A file with the classes; those written in the map by default, else the values found.
+        overwrite: Whether an existing output may be replaced.
+
+    Returns:
+        The file written.
+
+    Raises:
+        GeosegError: Something about the input or the output has to be mended; nothing is left behind.
+    """
+    class_map = Path(class_map)
+    out = check_output(out, overwrite=overwrite, inputs=[class_map])
+    source = _class_map(class_map)
+    sibling = class_map.with_suffix(".confidence.tif")
+    if confidence is None and sibling.exists():
+        confidence = sibling
+    classes = source.read(source.geobox)
+    frame = vector.polygonize(
+        classes,
+        legend=_legend_of(class_map, given=legend),
+        confidence=None if confidence is None else _class_map(confidence).read(source.geobox),
+        min_area_m2=min_area_m2,
+        tolerance_m=tolerance_m,
+    )
+    return vector.write_polygons(
+        frame, out, legend=_legend_of(class_map, given=legend), overwrite=overwrite
+    )
+
+
+def assess(
+    class_map: Path,
+    *,
+    reference: Region,
+    column: str | None = None,
+    region: Region | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> Assessment:
+    """Compare a class map with a reference.
+
+    Every pixel of the map that the reference labels is counted once, on the map's grid; the reference may have another
+    CRS and resolution.
+
+    Args:
+        class_map: A raster of class ids.
+        reference: Labels: a raster, a vector file, or a mapping as in a training config.
+        column: The vector's column of classes.
+        region: Only this part: a polygon file, or {cols: [708, null]}, {rows: [...]}, {bbox: [...], crs: ...}.
+        out: A JSON file for the figures.
+        overwrite: Whether an existing `out` may be replaced.
+
+    Returns:
+        The counts, their figures and a table.
+
+    Raises:
+        GeosegError: Something about the input or the output has to be mended; nothing is left behind.
+    """
+    out = None if out is None else check_output(out, overwrite=overwrite, inputs=[class_map])
+    source = _class_map(class_map)
+    legend = _legend_of(class_map, given=None)
+    labels, _ = io.open_labels(reference, legend=legend, column=column)
+    counts = accuracy.Confusion.empty(legend)
+    for block in blocks_of(source.geobox):
+        inside = io.region_mask(region, block, grid=source.geobox)
+        if not inside.any():
+            continue
+        mapped, truth = source.read(block), labels.read(block)
+        counts = counts.merge(
+            accuracy.accumulate(mapped.pixels[0], mapped.valid, truth.pixels[0], truth.valid & inside, legend)
+        )
+    if not counts.total:
+        raise InputError(
+            f"no pixel of {class_map} has a label in {reference}" + (" inside the region" if region else "")
+            + "; the two must overlap"
+        )  # fmt: skip
+    if out is not None:
+        _write_text(out, json.dumps(counts.to_dict(), indent=2) + "\n")
+    return Assessment(counts, out)
+
+
+def info(path: str) -> str:
+    """Describe a scene, a class map or a model file.
+
+    Args:
+        path: A raster, an address or a model file.
+
+    Returns:
+        A few lines of text.
+
+    Raises:
+        GeosegError: The file is missing or is neither.
+    """
+    if str(path).endswith(".safetensors"):
+        return models.describe(models.read_card(Path(path)))
+    source = open_source(path)
+    geobox = source.geobox
+    lines = [
+        f"size    {geobox.shape[1]} x {geobox.shape[0]} pixels (columns x rows), {source.dtype}",
+        f"crs     {geobox.crs or 'none'}",
+        f"pixel   {abs(geobox.resolution.x):g} x {abs(geobox.resolution.y):g}",
+        f"bands   {', '.join(source.bands)}",
+    ]
+    return "\n".join(lines)
+
+
+def blocks_of(geobox: GeoBox, *, side_px: int = 2048) -> Iterator[GeoBox]:
+    """The geobox cut into blocks of at most `side_px` each way, row by row."""
+    rows, cols = geobox.shape
+    for top in range(0, rows, side_px):
+        for left in range(0, cols, side_px):
+            yield geobox[top : min(top + side_px, rows), left : min(left + side_px, cols)]
+
+
+def parse_bytes(text: str | int) -> int:
+    """Bytes of a size such as `2GB`, `500 MB` or a plain number.
+
+    Raises:
+        InputError: The text is no size.
+
+    >>> parse_bytes("2GB"), parse_bytes("1.5 MB")
+    (2000000000, 1500000)
+    """
+    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+             "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
+    lowered = str(text).strip().lower()
+    number = lowered.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    unit = lowered[len(number) :].strip()
+    try:
+        return int(float(number) * units[unit])
+    except (KeyError, ValueError) as error:
+        raise InputError(f"memory '{text}' is no size; write it like 2GB or 500MB") from error
+
+
+def _scene(scene: Scene, *, bands: list[str] | None, nodata: float | None, crs: str | None) -> Source:
+    """The source of a scene as the command line gives it; it has a CRS."""
+    extra = {key: value for key, value in (("nodata", nodata), ("crs", crs)) if value is not None}
+    spec: Any = scene[0] if isinstance(scene, list) and len(scene) == 1 else scene
+    if extra and isinstance(spec, str):
+        spec = {"path": spec, **extra}
+    elif extra and isinstance(spec, list):
+        spec = [{"path": item, **extra} if isinstance(item, str) else {**item, **extra} for item in spec]
+    elif extra:
+        spec = {**spec, **extra}
+    source = open_source(spec, bands=bands)
+    if source.geobox.crs is None:
+        raise GridError(f"{scene} has no CRS; say it with --crs EPSG:..., or write it into the file")
+    return source
+
+
+def _class_map(path: Path) -> Source:
+    return open_source({"path": str(path), "resampling": "nearest"})
+
+
+def _legend_of(class_map: Path, *, given: Path | None) -> Legend:
+    """The classes given, else those written in the map, else the values found in it."""
+    if given is not None:
+        return io.read_legend(given)
+    return io.open_labels(str(class_map))[1]
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
