@@ -91,7 +91,7 @@ def call(verb: Callable[..., Any], args: Sequence[str], *, name: str) -> Any:
         options = parser.parse_args(normalized(args, flags=flags, subject=subject))
     except ArgumentError as error:
         raise InputError(one_line(f"{name}: {error}; see geoseg {name} --help")) from error
-    options = parser.instantiate_classes(options)
+    options = parser.instantiate(options)
     options.pop("config", None)
     return verb(**vars(options))
 

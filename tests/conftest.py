@@ -1,10 +1,18 @@
-"""What all tests share: the real data where it is, small georeferenced files, and a home for caches."""
+"""What all tests share: the real data where it is, and settings that make runs repeatable."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# A loaded machine must not fail a test: no deadline, no complaint about slow generation.
+settings.register_profile("house", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
