@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics
 
-from geoseg.assess import Accuracy, Confusion, accumulate
+from geoseg.accuracy import Accuracy, Confusion, accumulate
 from geoseg.errors import InputError, LegendError
 from geoseg.legend import Legend
 
