@@ -1,0 +1,319 @@
+"""Several sources as one: bands on top of each other, or pieces side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from math import ceil, floor, prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+
+from geoseg.errors import BandError, GridError
+from geoseg.io.gdal import GdalSource
+from geoseg.io.grids import aligned, crop, ground_bounds, pixel_bounds, relative_size
+from geoseg.io.protocol import Source
+from geoseg.io.resample import Patch, read_onto, resampling_named
+from geoseg.raster import Raster, match_bands
+from geoseg.tiling import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+FINER = 0.99
+"""A pixel is finer than another below this share of its side."""
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Some bands of another source, in any order and under any names.
+
+    Attributes:
+        source: Where the bands come from.
+        positions: 0-based positions of the bands in `source`.
+        names: What they are called here.
+    """
+
+    source: Source
+    positions: tuple[int, ...]
+    names: tuple[str, ...]
+
+    @property
+    def geobox(self) -> GeoBox:
+        """The source's grid."""
+        return self.source.geobox
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The names given."""
+        return self.names
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The source's dtype."""
+        return self.source.dtype
+
+    def read(self, geobox: GeoBox) -> Raster:
+        """The picked bands on `geobox`."""
+        found = self.source.read(geobox)
+        return Raster(found.pixels[list(self.positions)], found.valid, geobox, self.names)
+
+
+def pick(source: Source, positions: Sequence[int], names: Sequence[str]) -> Source:
+    """`source` with the bands at `positions` alone, under `names`; bands left out are not read and not asked if valid.
+
+    Sources of other packages are read whole.
+    """
+    if tuple(names) == source.bands and list(positions) == list(range(len(source.bands))):
+        return source
+    if isinstance(source, Picked):
+        return pick(source.source, [source.positions[i] for i in positions], names)
+    if isinstance(source, BandStack):
+        return _pick_stack(source, positions, names)
+    if isinstance(source, Mosaic):
+        members = tuple(_pick_member(member, source.bands, positions) for member in source.members)
+        return replace(source, members=members, names=tuple(names), grid=source.geobox)
+    if isinstance(source, GdalSource):
+        chosen = replace(source, chosen=tuple(source.facts.bands[i].number for i in positions))
+        return chosen if tuple(names) == chosen.bands else Picked(chosen, tuple(range(len(names))), tuple(names))
+    return Picked(source, tuple(positions), tuple(names))
+
+
+def _pick_member(member: Source, bands: Sequence[str], positions: Sequence[int]) -> Source:
+    found = [match_bands([bands[i]], member.bands)[0] for i in positions]
+    return pick(member, found, [member.bands[i] for i in found])
+
+
+def _pick_stack(stack: BandStack, positions: Sequence[int], names: Sequence[str]) -> Source:
+    """The members that still have a band, on the grid of the whole stack."""
+    owners = [(m, band) for m, member in enumerate(stack.members) for band in range(len(member.bands))]
+    parts: list[Source] = []
+    for m, group in groupby((owners[position] for position in positions), key=lambda owner: owner[0]):
+        member, found = stack.members[m], [band for _, band in group]
+        parts.append(pick(member, found, [member.bands[band] for band in found]))
+    return BandStack(tuple(parts), names=tuple(names), grid=stack.geobox)
+
+
+@dataclass(frozen=True)
+class BandStack:
+    """The bands of all members, in order, on the grid of the finest.
+
+    Attributes:
+        members: One source a band or more; they may differ in resolution, CRS and extent.
+        names: Names of all bands; None takes the members', and numbers those without through.
+        grid: The stack's own grid; None takes that of the member with the smallest pixels, the first at a tie.
+    """
+
+    members: tuple[Source, ...]
+    names: tuple[str, ...] | None = None
+    grid: GeoBox | None = None
+
+    @cached_property
+    def geobox(self) -> GeoBox:
+        """The stack's own grid."""
+        if self.grid is not None:
+            return self.grid
+        best = self.members[0].geobox
+        for member in self.members[1:]:
+            if prod(relative_size(member.geobox, best)) < FINER:
+                best = member.geobox
+        return best
+
+    @cached_property
+    def bands(self) -> tuple[str, ...]:
+        """Names of all bands.
+
+        Raises:
+            BandError: Two bands have one name, or there are more or fewer names than bands.
+        """
+        found = [name for member in self.members for name in _unless_numbered(member)]
+        if self.names is not None:
+            return _names_for(self.names, len(found), "the stack")
+        names = tuple(name or f"band{i}" for i, name in enumerate(found, start=1))
+        if len({name.lower() for name in names}) < len(names):
+            raise BandError(
+                f"bands of the stack share a name: [{', '.join(names)}]; name them in order with bands: [...]"
+            )
+        return names
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype that holds all bands."""
+        return np.result_type(*[member.dtype for member in self.members])
+
+    def read(self, geobox: GeoBox) -> Raster:
+        """All bands on `geobox`; valid where every member is."""
+        pixels = np.empty((len(self.bands), *geobox.shape), dtype=self.dtype)
+        valid = np.ones(geobox.shape, dtype=bool)
+        start = 0
+        for member in self.members:
+            part = member.read(geobox)
+            pixels[start : start + len(part.bands)] = part.pixels
+            valid &= part.valid
+            start += len(part.bands)
+        return Raster(pixels, valid, geobox, self.bands)
+
+
+def _unless_numbered(member: Source) -> list[str]:
+    """The member's band names, empty ones where they are but numbers."""
+    numbered = member.bands == tuple(f"band{i + 1}" for i in range(len(member.bands)))
+    return [""] * len(member.bands) if numbered else list(member.bands)
+
+
+def _names_for(names: Sequence[str], count: int, what: str) -> tuple[str, ...]:
+    if len(names) != count:
+        raise BandError(f"{what} has {count} bands, {len(names)} names were given: [{', '.join(names)}]")
+    return tuple(names)
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Pieces side by side; where they overlap the first valid pixel wins.
+
+    Attributes:
+        members: The pieces; they may differ in CRS, resolution and order of bands. Bands are matched by name.
+        names: What the bands are called here; None takes the first member's names.
+        grid: The mosaic's own grid; None takes the first member's CRS and origin, the finest member's resolution and
+            the extent of all.
+        resampling: How values are taken on other grids, where all members lie on one.
+    """
+
+    members: tuple[Source, ...]
+    names: tuple[str, ...] | None = None
+    grid: GeoBox | None = None
+    resampling: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        resampling_named(self.resampling)
+
+    @cached_property
+    def geobox(self) -> GeoBox:
+        """The mosaic's own grid.
+
+        Raises:
+            GridError: A member has no CRS.
+        """
+        return self.grid if self.grid is not None else _mosaic_grid([member.geobox for member in self.members])
+
+    @cached_property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands.
+
+        Raises:
+            BandError: There are more or fewer names than bands.
+        """
+        first = self.members[0].bands
+        return first if self.names is None else _names_for(self.names, len(first), "the mosaic")
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype that holds all members."""
+        return np.result_type(*[member.dtype for member in self.members])
+
+    @cached_property
+    def _matched(self) -> tuple[Source, ...]:
+        """The members with their bands in the first's order."""
+        first = self.members[0].bands
+        orders = [match_bands(first, member.bands) for member in self.members]
+        return tuple(pick(m, order, first) for m, order in zip(self.members, orders, strict=True))
+
+    @cached_property
+    def _one_grid(self) -> bool:
+        """Whether all members consist of pixels of the mosaic's grid."""
+        lattices = [aligned(self.geobox, member.geobox) for member in self.members]
+        return all(lattice is not None and lattice.factors == (1, 1) for lattice in lattices)
+
+    @cached_property
+    def _bounds(self) -> dict[CRS, NDArray[np.float64]]:
+        """West, south, east, north of each member, by CRS; filled as CRSs are met."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: not the bounds, which cost little and are met again."""
+        return {name: value for name, value in self.__dict__.items() if name != "_bounds"}
+
+    def read(self, geobox: GeoBox) -> Raster:
+        """The first valid pixels on `geobox`.
+
+        Members of one grid are put together on that grid and taken to `geobox` at once, so that no seam shows.
+        """
+        if not self._one_grid:
+            found = self._compose(geobox)
+        else:
+            found = read_onto(
+                self.geobox,
+                geobox,
+                lambda lattice: self._compose(lattice.on(self.geobox)),
+                resampling=self.resampling,
+                count=len(self.bands),
+                dtype=self.dtype,
+                name="the mosaic",
+            )
+        return Raster(found.pixels, found.valid, geobox, self.bands)
+
+    def _compose(self, geobox: GeoBox) -> Patch:
+        """Each member read onto `geobox` where it can be, the first valid one kept."""
+        out = Patch.empty(len(self.bands), tuple(geobox.shape), self.dtype)
+        for index, window in self._meeting(geobox):
+            rows, cols = window.slices
+            missing = ~out.valid[rows, cols]
+            if not missing.any():
+                continue
+            part = self._matched[index].read(crop(geobox, window))
+            taken = missing & part.valid
+            out.pixels[:, rows, cols][:, taken] = part.pixels[:, taken]
+            out.valid[rows, cols] |= taken
+        return out
+
+    def _meeting(self, geobox: GeoBox) -> list[tuple[int, Window]]:
+        """Members that may have pixels on `geobox`, and the window of `geobox` that holds them."""
+        if geobox.crs is None:
+            raise GridError("the grid asked of the mosaic has no CRS; needed is one")
+        if geobox.crs not in self._bounds:
+            self._bounds[geobox.crs] = np.array([ground_bounds(m.geobox, geobox.crs) for m in self.members])
+        bounds = self._bounds[geobox.crs]
+        x, y = (np.array(side) for side in zip(*[geobox.affine @ corner for corner in _corners(geobox)], strict=True))
+        meets = (
+            (bounds[:, 0] < x.max()) & (bounds[:, 2] > x.min()) & (bounds[:, 1] < y.max()) & (bounds[:, 3] > y.min())
+        )
+        windows = [(int(index), _window(bounds[index], geobox)) for index in np.flatnonzero(meets)]
+        return [(index, window) for index, window in windows if window.rows and window.cols]
+
+
+def _corners(geobox: GeoBox) -> list[tuple[int, int]]:
+    """Columns and rows of the four corners."""
+    rows, cols = geobox.shape
+    return [(0, 0), (cols, 0), (0, rows), (cols, rows)]
+
+
+def _window(bounds: NDArray[np.float64], geobox: GeoBox) -> Window:
+    """The pixels of `geobox` that touch west, south, east, north, and one more on each side."""
+    whole = Window(0, 0, *geobox.shape)
+    if not np.isfinite(bounds).all():
+        return whole
+    west, south, east, north = bounds
+    corners = [~geobox.affine @ corner for corner in ((west, south), (west, north), (east, south), (east, north))]
+    cols, rows = zip(*corners, strict=True)
+    row, col = floor(min(rows)) - 1, floor(min(cols)) - 1
+    return Window(row, col, ceil(max(rows)) + 1 - row, ceil(max(cols)) + 1 - col).intersect(whole)
+
+
+def _mosaic_grid(grids: Sequence[GeoBox]) -> GeoBox:
+    """The first grid's CRS and origin, the finest resolution, over the extent of all."""
+    if any(grid.crs is None for grid in grids):
+        raise GridError("members of a mosaic have no CRS, so nothing says where they lie; give it with crs: EPSG:...")
+    first = grids[0]
+    finest = min((relative_size(grid, first) for grid in grids), key=prod)
+    scale = finest if prod(finest) < FINER else (1.0, 1.0)
+    affine = first.affine @ Affine.scale(scale[1], scale[0])
+    spans = np.array([pixel_bounds(grid, GeoBox((1, 1), affine, first.crs)) for grid in grids])
+    # What lies on a pixel's edge must not open another pixel for the last digit's sake.
+    row, col = floor(spans[:, 0].min() + 1e-3), floor(spans[:, 1].min() + 1e-3)
+    rows, cols = ceil(spans[:, 2].max() - 1e-3) - row, ceil(spans[:, 3].max() - 1e-3) - col
+    return GeoBox((rows, cols), affine @ Affine.translation(col, row), first.crs)

@@ -1,0 +1,323 @@
+"""Where the pixels of one grid lie on another.
+
+Coordinates of pixels are `(row, col)` with the first pixel covering 0 to 1, so its centre is at 0.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import floor, hypot, isfinite
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
+
+from geoseg.errors import GridError
+from geoseg.tiling import Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NODE_PX = 32
+"""Pixels between two nodes of the coordinate lattice."""
+
+ALIGNED_PX = 1e-3
+"""Two grids are one where no corner is off by more than this."""
+
+CURVED_PX = 0.02
+"""Cells of the lattice that bend more than this are transformed pixel by pixel."""
+
+STEPS_PER_PX = 1024.0
+"""Coordinates are rounded to such steps, so that a window of a read is the read of that window, to the last bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """Pixels of a grid, thinned by whole factors.
+
+    Attributes:
+        row: Row of the grid at which the first thinned row starts; may be negative.
+        col: The same for columns.
+        rows: Thinned rows.
+        cols: Thinned columns.
+        factors: Rows and columns of the grid in one thinned pixel.
+    """
+
+    row: int
+    col: int
+    rows: int
+    cols: int
+    factors: tuple[int, int] = (1, 1)
+
+    @property
+    def window(self) -> Window:
+        """The pixels of the grid that it covers."""
+        return Window(self.row, self.col, self.rows * self.factors[0], self.cols * self.factors[1])
+
+    def on(self, grid: GeoBox) -> GeoBox:
+        """Its place on the ground."""
+        affine = grid.affine @ Affine.translation(self.col, self.row) @ Affine.scale(self.factors[1], self.factors[0])
+        return GeoBox((self.rows, self.cols), affine, grid.crs)
+
+    def part(self, window: Window) -> Lattice:
+        """The thinned pixels of `window`, counted from the first of this lattice."""
+        row, col = self.row + window.row_off * self.factors[0], self.col + window.col_off * self.factors[1]
+        return Lattice(row, col, window.rows, window.cols, self.factors)
+
+
+def crop(geobox: GeoBox, window: Window) -> GeoBox:
+    """The grid of `window`, which may reach beyond `geobox`."""
+    affine = geobox.affine @ Affine.translation(window.col_off, window.row_off)
+    return GeoBox((window.rows, window.cols), affine, geobox.crs)
+
+
+@lru_cache(maxsize=1024)
+def _equivalent(one: CRS, other: CRS) -> bool:
+    return bool(one == other or one.proj.equals(other.proj, ignore_axis_order=True))
+
+
+def same_crs(one: CRS | None, other: CRS | None) -> bool:
+    """Whether coordinates of one mean the same in the other; two missing ones do."""
+    if one is None or other is None:
+        return one is other
+    return one is other or _equivalent(one, other)
+
+
+def aligned(grid: GeoBox, geobox: GeoBox) -> Lattice | None:
+    """`geobox` as whole pixels of `grid`, thinned by whole factors; None where it is not that."""
+    if not same_crs(grid.crs, geobox.crs):
+        return None
+    pixels = ~grid.affine @ geobox.affine
+    factors = max(1, round(pixels.e)), max(1, round(pixels.a))
+    whole = Affine(factors[1], 0, round(pixels.c), 0, factors[0], round(pixels.f))
+    rows, cols = geobox.shape
+    corners = [(0, 0), (cols, 0), (0, rows), (cols, rows)]
+    off = max(abs(a - b) for corner in corners for a, b in zip(pixels @ corner, whole @ corner, strict=True))
+    found = Lattice(round(pixels.f), round(pixels.c), rows, cols, factors)
+    return found if off <= ALIGNED_PX and not _wraps(grid, found) else None
+
+
+@lru_cache(maxsize=256)
+def _turn(crs: CRS | None) -> float | None:
+    """One turn around the globe in the units of a geographic CRS, 360 for degrees; None for all others."""
+    if crs is None or not crs.geographic:
+        return None
+    return float(2 * np.pi / crs.proj.axis_info[0].unit_conversion_factor)
+
+
+def _wraps(grid: GeoBox, lattice: Lattice) -> bool:
+    """Whether some of `lattice` lies on `grid` only after a turn around the globe."""
+    turn = _turn(grid.crs)
+    if turn is None or grid.affine.a == 0:
+        return False
+    window, turn_px = lattice.window, round(turn / abs(grid.affine.a))
+    moved = [window.col_off + turn_px, window.col_off - turn_px]
+    return any(off < grid.shape[1] and off + window.cols > 0 for off in moved)
+
+
+def require_crs(grid: GeoBox, geobox: GeoBox, name: str) -> None:
+    """Nothing, where both grids have a CRS.
+
+    Raises:
+        GridError: One of them has none.
+    """
+    if grid.crs is None:
+        raise GridError(f"{name} has no CRS, so it is read on its own grid only; give it one with crs: EPSG:...")
+    if geobox.crs is None:
+        raise GridError(f"the grid asked of {name} has no CRS; needed is one, or whole pixels of the file's own grid")
+
+
+@lru_cache(maxsize=256)
+def _transformer(source: CRS, target: CRS) -> Any:
+    try:
+        return source.transformer_to_crs(target)
+    except ProjError as error:
+        raise GridError(f"no way from {source} to {target}: {error}") from error
+
+
+def transform(x: NDArray[Any], y: NDArray[Any], source: CRS, target: CRS) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Coordinates `x, y` of `source` in `target`; inf or NaN where they have no place there."""
+    if same_crs(source, target):
+        return x, y
+    moved = _transformer(source, target)(np.array(x, dtype=float), np.array(y, dtype=float))
+    return np.asarray(moved[0]), np.asarray(moved[1])
+
+
+def to_pixels(
+    rows: NDArray[Any], cols: NDArray[Any], geobox: GeoBox, grid: GeoBox
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Where points `rows, cols` of `geobox` lie on `grid`, as its rows and columns."""
+    x, y = geobox.affine @ (cols, rows)
+    x, y = transform(x, y, geobox.crs, grid.crs)
+    turn = _turn(grid.crs)
+    if turn is not None:
+        rows_, cols_ = grid.shape
+        west = min((grid.affine @ corner)[0] for corner in ((0, 0), (cols_, 0), (0, rows_), (cols_, rows_)))
+        x = np.where(np.isfinite(x), west + np.mod(np.where(np.isfinite(x), x, west) - west, turn), x)
+    col, row = ~grid.affine @ (x, y)
+    return np.asarray(row), np.asarray(col)
+
+
+def _step(geobox: GeoBox, grid: GeoBox, x: float, y: float) -> tuple[float, float]:
+    """Rows and columns of `grid` that one pixel of `geobox` spans at `x, y` of the grid's CRS; NaN where nowhere."""
+    x_to, y_to = transform(np.array([x]), np.array([y]), grid.crs, geobox.crs)
+    col, row = ~geobox.affine @ (float(x_to[0]), float(y_to[0]))
+    rows, cols = to_pixels(row + np.array([0.0, 1, 0]), col + np.array([0.0, 0, 1]), geobox, grid)
+    return hypot(*np.diff(rows[[1, 0, 2]])), hypot(*np.diff(cols[[1, 0, 2]]))
+
+
+def _common_place(grid: GeoBox, target: CRS) -> tuple[float, float]:
+    """A point of `grid` in its own CRS, inside the area that `target` is made for where the two meet."""
+    rows, cols = grid.shape
+    centre: tuple[float, float] = grid.affine @ (cols / 2, rows / 2)
+    area = target.proj.area_of_use
+    if area is None or area.west >= area.east:
+        return centre
+    lonlat = CRS("EPSG:4326")
+    edge = np.linspace(0, 1, 9)
+    cells = np.meshgrid(edge * cols, edge * rows)
+    x, y = grid.affine @ (cells[0].ravel(), cells[1].ravel())
+    lon, lat = transform(x, y, grid.crs, lonlat)
+    known = np.isfinite(lon) & np.isfinite(lat)
+    if not known.any():
+        return centre
+    west, east = max(area.west, lon[known].min()), min(area.east, lon[known].max())
+    south, north = max(area.south, lat[known].min()), min(area.north, lat[known].max())
+    if west >= east or south >= north:
+        return centre
+    back = transform(np.array([(west + east) / 2]), np.array([(south + north) / 2]), lonlat, grid.crs)
+    return float(back[0][0]), float(back[1][0])
+
+
+@lru_cache(maxsize=1024)
+def _shrink(grid: GeoBox, linear: tuple[float, float, float, float], crs: CRS) -> tuple[float, float]:
+    geobox = GeoBox((1, 1), Affine(linear[0], linear[1], 0, linear[2], linear[3], 0), crs)
+    shrink = _step(geobox, grid, *_common_place(grid, crs))
+    return shrink if all(isfinite(step) and step > 0 for step in shrink) else (1.0, 1.0)
+
+
+def shrink(grid: GeoBox, geobox: GeoBox) -> tuple[float, float]:
+    """Rows and columns of `grid` that a pixel of `geobox` spans, at one place that depends on no window of `geobox`."""
+    affine = geobox.affine
+    return _shrink(grid, (affine.a, affine.b, affine.d, affine.e), geobox.crs)
+
+
+def relative_size(geobox: GeoBox, grid: GeoBox) -> tuple[float, float]:
+    """Rows and columns of `grid` that the pixel in the middle of `geobox` spans."""
+    rows, cols = geobox.shape
+    row, col = to_pixels(rows / 2 + np.array([0.0, 1, 0]), cols / 2 + np.array([0.0, 0, 1]), geobox, grid)
+    return hypot(*np.diff(row[[1, 0, 2]])), hypot(*np.diff(col[[1, 0, 2]]))
+
+
+def _mesh(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows and columns of points spread over `geobox`, edges and corners among them."""
+    share = np.linspace(0, 1, 21)
+    row, col = np.meshgrid(share * geobox.shape[0], share * geobox.shape[1], indexing="ij")
+    return row.ravel(), col.ravel()
+
+
+def pixel_bounds(geobox: GeoBox, grid: GeoBox) -> tuple[float, float, float, float]:
+    """First row, first column, last row, last column of `geobox` in pixels of `grid`.
+
+    Raises:
+        GridError: No part of it has a place in the CRS of `grid`.
+    """
+    row, col = to_pixels(*_mesh(geobox), geobox, grid)
+    known = np.isfinite(row) & np.isfinite(col)
+    if not known.any():
+        raise GridError(f"a grid in {geobox.crs} has no place in {grid.crs}")
+    return float(row[known].min()), float(col[known].min()), float(row[known].max()), float(col[known].max())
+
+
+def ground_bounds(geobox: GeoBox, crs: CRS) -> tuple[float, float, float, float]:
+    """West, south, east, north of `geobox` in `crs`, widened by what points may miss; infinite where that is unknown."""
+    row, col = _mesh(geobox)
+    x, y = transform(*(geobox.affine @ (col, row)), geobox.crs, crs)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return -np.inf, -np.inf, np.inf, np.inf
+    wide, high = (0.0, 0.0) if same_crs(geobox.crs, crs) else (np.ptp(x) / 10, np.ptp(y) / 10)
+    if crs.geographic and not same_crs(geobox.crs, crs):
+        # A grid across the antimeridian, or asked for on the other side of it.
+        return -np.inf, float(y.min() - high), np.inf, float(y.max() + high)
+    return float(x.min() - wide), float(y.min() - high), float(x.max() + wide), float(y.max() + high)
+
+
+def _nodes(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows and columns of lattice nodes around `geobox`; the same places on the ground for any window of a grid."""
+    found = []
+    col, row = ~geobox.affine @ (0.0, 0.0)
+    for origin, size in ((row, geobox.shape[0]), (col, geobox.shape[1])):
+        # The odd fraction keeps the usual origins, whole and half pixels, away from where rounding would flip.
+        first = -(floor(-origin + 0.3819) % NODE_PX)
+        found.append(np.arange(first, size + NODE_PX, NODE_PX, dtype=float))
+    return found[0], found[1]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelMap:
+    """Where the pixel centres of a geobox lie on a grid.
+
+    Between the nodes of a lattice that is fixed on the ground coordinates are interpolated; cells in which that is
+    wrong by more than `CURVED_PX` are marked, and transformed pixel by pixel.
+    """
+
+    geobox: GeoBox
+    grid: GeoBox
+    node_rows: NDArray[np.float64]
+    node_cols: NDArray[np.float64]
+    row: NDArray[np.float64]
+    col: NDArray[np.float64]
+    curved: NDArray[np.bool_]
+
+    @classmethod
+    def between(cls, geobox: GeoBox, grid: GeoBox) -> PixelMap:
+        """The map from pixels of `geobox` to pixels of `grid`."""
+        rows, cols = _nodes(geobox)
+        row, col = to_pixels(*np.meshgrid(rows, cols, indexing="ij"), geobox, grid)
+        middle = np.meshgrid(rows[:-1] + NODE_PX / 2, cols[:-1] + NODE_PX / 2, indexing="ij")
+        curved = np.zeros(middle[0].shape, dtype=bool)
+        if not same_crs(geobox.crs, grid.crs) or (grid.crs is not None and grid.crs.geographic):
+            exact = to_pixels(*middle, geobox, grid)
+            for nodes, there in zip((row, col), exact, strict=True):
+                with np.errstate(invalid="ignore"):
+                    mean = (nodes[:-1, :-1] + nodes[:-1, 1:] + nodes[1:, :-1] + nodes[1:, 1:]) / 4
+                    curved |= ~(np.abs(mean - there) <= CURVED_PX)
+        return cls(geobox, grid, rows, cols, row, col, curved)
+
+    def coordinates(self, window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rows and columns on the grid of the pixel centres of `window`; NaN where they have no place there."""
+        rows = np.arange(window.row_off, window.row_stop) + 0.5
+        cols = np.arange(window.col_off, window.col_stop) + 0.5
+        found = [self._between(nodes, rows, cols) for nodes in (self.row, self.col)]
+        self._mend(found, rows, cols)
+        return np.round(found[0] * STEPS_PER_PX) / STEPS_PER_PX, np.round(found[1] * STEPS_PER_PX) / STEPS_PER_PX
+
+    def _cell(self, positions: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.intp]:
+        return ((positions - nodes[0]) // NODE_PX).astype(np.intp)
+
+    def _between(
+        self, nodes: NDArray[np.float64], rows: NDArray[np.float64], cols: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """`nodes` interpolated, first along columns and then along rows."""
+        cell_row, cell_col = self._cell(rows, self.node_rows), self._cell(cols, self.node_cols)
+        down = ((rows - self.node_rows[cell_row]) / NODE_PX)[:, None]
+        across = ((cols - self.node_cols[cell_col]) / NODE_PX)[None, :]
+        with np.errstate(invalid="ignore"):
+            wide = nodes[:, cell_col] * (1 - across) + nodes[:, cell_col + 1] * across
+            found: NDArray[np.float64] = wide[cell_row] * (1 - down) + wide[cell_row + 1] * down
+        return found
+
+    def _mend(self, found: list[NDArray[np.float64]], rows: NDArray[np.float64], cols: NDArray[np.float64]) -> None:
+        """Transform the pixels of curved cells one by one, in place."""
+        cell_row, cell_col = self._cell(rows, self.node_rows), self._cell(cols, self.node_cols)
+        wrong = self.curved[cell_row][:, cell_col]
+        if not wrong.any():
+            return
+        at_row, at_col = np.nonzero(wrong)
+        row, col = to_pixels(rows[at_row], cols[at_col], self.geobox, self.grid)
+        for whole, exact in zip(found, (row, col), strict=True):
+            whole[wrong] = np.where(np.isfinite(exact), exact, np.nan)

@@ -1,0 +1,124 @@
+"""Open datasets: few, one a thread and a file, and GDAL's errors in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from geoseg.errors import MissingInputError, ReadError
+
+log = logging.getLogger(__name__)
+
+OPEN_PER_THREAD = 64
+"""Datasets that a thread keeps open."""
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""What rasterio raises when GDAL fails."""
+
+REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsicurl", "/vsis3", "/vsigs", "/vsiaz")
+
+GDAL_OPTIONS: dict[str, Any] = {
+    # GDAL's own default is a twentieth of all memory, so that memory would grow with the scene.
+    "GDAL_CACHEMAX": 256 << 20,
+}
+
+REMOTE_OPTIONS: dict[str, Any] = {
+    # Without these GDAL lists the folder and looks for side files, one request each.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": True,
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 0.5,
+    "GDAL_HTTP_CONNECTTIMEOUT": 10,
+    "GDAL_HTTP_TIMEOUT": 60,
+}
+
+_local = threading.local()
+_quiet = threading.Lock()
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` is read over a net."""
+    return path.startswith(REMOTE)
+
+
+@contextmanager
+def gdal(path: str) -> Iterator[None]:
+    """GDAL set up for `path`, its messages logged instead of printed."""
+    with rasterio.Env(**GDAL_OPTIONS, **(REMOTE_OPTIONS if is_remote(path) else {})):
+        yield
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, from the first cause on, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+
+
+def _signature(path: str) -> tuple[int, int] | None:
+    """What changes when a local file is replaced; None where there is no such file."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 (a path may be a GDAL name such as netcdf:file:variable)
+    except (OSError, ValueError):
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _open(path: str) -> Any:
+    # The lock keeps threads from restoring each other's warning filters.
+    with _quiet, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path)
+
+
+def _cache() -> OrderedDict[Any, Any]:
+    """This thread's open datasets; none of another process, whose file offsets a fork would share."""
+    if getattr(_local, "pid", None) != os.getpid():
+        _local.pid, _local.open = os.getpid(), OrderedDict()
+    found: OrderedDict[Any, Any] = _local.open
+    return found
+
+
+def dataset(path: str) -> Any:
+    """The open dataset of `path` for this thread; to be used within `gdal(path)`.
+
+    Raises:
+        MissingInputError: There is nothing at `path`.
+        ReadError: GDAL cannot open it.
+    """
+    cache, key = _cache(), (path, _signature(path))
+    if key not in cache:
+        try:
+            cache[key] = _open(path)
+        except (*GDAL_ERRORS, ValueError, IndexError) as error:
+            raise _open_error(path, error) from error
+        log.debug("opened %s", path)
+    cache.move_to_end(key)
+    while len(cache) > OPEN_PER_THREAD:
+        cache.popitem(last=False)[1].close()
+    return cache[key]
+
+
+def _open_error(path: str, error: Exception) -> MissingInputError | ReadError:
+    reason = one_line(error)
+    plain = not is_remote(path) and "://" not in path and not path.startswith("/vsi")
+    if (plain and _signature(path) is None and not re.match(r"^\w{2,}:", path)) or re.search(
+        r"No such file|does not exist|response code: 404", reason
+    ):
+        return MissingInputError(f"{path} is not there; needed is a raster that GDAL opens")
+    if plain and Path(path).is_dir():
+        return ReadError(f"{path} is a folder; needed is a raster, or a pattern such as {path.rstrip('/')}/*.tif")
+    return ReadError(f"{path} cannot be opened as a raster: {reason}")
