@@ -34,13 +34,13 @@ open_source = io.open_source
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What `assess` found: the counts, and the table that people read."""
+    """What `assess` found: the scores with their counts, and where they were written."""
 
-    counts: accuracy.Confusion
+    accuracy: accuracy.Accuracy
     out: Path | None
 
     def __str__(self) -> str:
-        return self.counts.table() + (f"\nwritten to {self.out}" if self.out else "")
+        return self.accuracy.table() + (f"\nwritten to {self.out}" if self.out else "")
 
 
 def fit(
@@ -161,9 +161,7 @@ def vectorize(
         min_area_m2=min_area_m2,
         tolerance_m=tolerance_m,
     )
-    return vector.write_polygons(
-        frame, out, legend=_legend_of(class_map, given=legend), overwrite=overwrite
-    )
+    return vector.write_polygons(frame, out, legend=_legend_of(class_map, given=legend), overwrite=overwrite)
 
 
 def assess(
@@ -198,23 +196,16 @@ def assess(
     source = _class_map(class_map)
     legend = _legend_of(class_map, given=None)
     labels, _ = io.open_labels(reference, legend=legend, column=column)
-    counts = accuracy.Confusion.empty(legend)
+    counts = accuracy.Confusion.zeros(legend)
     for block in blocks_of(source.geobox):
         inside = io.region_mask(region, block, grid=source.geobox)
-        if not inside.any():
-            continue
-        mapped, truth = source.read(block), labels.read(block)
-        counts = counts.merge(
-            accuracy.accumulate(mapped.pixels[0], mapped.valid, truth.pixels[0], truth.valid & inside, legend)
-        )
-    if not counts.total:
-        raise InputError(
-            f"no pixel of {class_map} has a label in {reference}" + (" inside the region" if region else "")
-            + "; the two must overlap"
-        )  # fmt: skip
+        if inside.any():
+            mapped, truth = source.read(block), labels.read(block)
+            counts = counts.update(mapped.pixels[0], mapped.valid, truth.pixels[0], truth.valid & inside)
+    found = counts.finish()
     if out is not None:
-        _write_text(out, json.dumps(counts.to_dict(), indent=2) + "\n")
-    return Assessment(counts, out)
+        _write_text(out, json.dumps(found.to_dict(), indent=2) + "\n")
+    return Assessment(found, out)
 
 
 def info(path: str) -> str:

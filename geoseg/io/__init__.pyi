@@ -1,4 +1,5 @@
 from .cog import write_cog as write_cog
+from .geotiff import write_raster as write_raster
 from .labels import LabelSource as LabelSource
 from .labels import open_labels as open_labels
 from .labels import read_legend as read_legend

@@ -27,7 +27,7 @@ def run(bench: str, scene: tuple[str, ...]) -> None:
         better="higher",
         mean_iou=round(ours["mean_iou"], 4),
         mean_iou_reference=forest["mean_iou"],
-        iou={name: row["iou"] for name, row in ours["classes"].items()},
+        iou={row["name"]: row["iou"] for row in ours["classes"]},
         fit=fit,
         predict=predict,
         forest_seconds=forest["seconds"],

@@ -1,0 +1,58 @@
+"""A Raster in memory becomes a file that anybody can open."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from geoseg.errors import InputError
+from geoseg.io.cog import write_cog, write_part
+from geoseg.io.outputs import check_output
+from geoseg.legend import Legend
+from geoseg.raster import Raster
+
+
+def write_raster(
+    raster: Raster,
+    out: str | Path,
+    *,
+    nodata: float | None = None,
+    legend: Legend | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """The path of a Cloud-Optimized GeoTIFF with all bands, their names and, for class ids, the legend.
+
+    Args:
+        raster: What to write.
+        out: The file.
+        nodata: Value to write, and to declare, at invalid pixels; the legend's ignore value by default.
+        legend: The classes, where the raster holds class ids.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        InputError: There are invalid pixels and no value to mark them with, or one that the dtype cannot hold.
+        OutputExistsError: The file exists and was not to be overwritten.
+        OutputError: The file cannot be written; nothing is left behind.
+    """
+    path = check_output(out, overwrite=overwrite)
+    mark = legend.ignore if nodata is None and legend is not None else nodata
+    pixels = raster.pixels
+    if not raster.valid.all():
+        if mark is None or (raster.dtype.kind in "iu" and not np.can_cast(np.min_scalar_type(mark), raster.dtype)):
+            raise InputError(f"{path} needs a nodata value that {raster.dtype} can hold, got {mark}")
+        pixels = np.where(raster.valid, pixels, raster.dtype.type(mark))
+    with tempfile.TemporaryDirectory(prefix=".geoseg-", dir=path.absolute().parent) as folder:
+        part = write_part(Path(folder) / "part.tif", pixels, geobox=raster.geobox, nodata=mark)
+        return write_cog(
+            [part],
+            path,
+            geobox=raster.geobox,
+            dtype=raster.dtype,
+            nodata=mark,
+            legend=legend,
+            resampling="mode" if legend else "average",
+            band_names=raster.bands,
+            overwrite=overwrite,
+        )
