@@ -17,8 +17,9 @@ from rasterio.windows import Window as RasterioWindow
 
 from geoseg.errors import BandError, GridError, InputError, ReadError
 from geoseg.io.grids import Lattice
-from geoseg.io.handles import GDAL_ERRORS, dataset, gdal, one_line
+from geoseg.io.handles import GDAL_ERRORS, dataset, forget, gdal, one_line
 from geoseg.io.resample import Patch, read_onto, resampling_named
+from geoseg.io.vrt import refuse_broken
 from geoseg.raster import Raster, match_bands
 from geoseg.tiling import Window
 
@@ -123,6 +124,7 @@ class GdalSource:
     def facts(self) -> Facts:
         """What the file says, with what the options say instead."""
         with gdal(self.path):
+            refuse_broken(self.path)
             return describe(self, dataset(self.path))
 
     @property
@@ -179,43 +181,39 @@ class GdalSource:
             out.valid[chunk.slices] = thinned.valid
 
     def _decode(self, opened: Any, lattice: Lattice, level: tuple[int, int]) -> Patch:
-        """Scaled pixels and validity under `lattice`, as far as the file goes, at `level` pixels a pixel."""
+        """Scaled pixels and validity of the file under `lattice`, `level` pixels of the file in one of them."""
+        whole = lattice.window
+        window = whole.intersect(Window(0, 0, *self.facts.geobox.shape))
+        found = self._decode_inside(opened, window, (-(-window.rows // level[0]), -(-window.cols // level[1])))
+        shape = whole.rows // level[0], whole.cols // level[1]
+        if found.valid.shape == shape:
+            return found
+        out = Patch.empty(len(found.pixels), shape, found.pixels.dtype)
+        row, col = (window.row_off - whole.row_off) // level[0], (window.col_off - whole.col_off) // level[1]
+        rows, cols = min(found.valid.shape[0], shape[0] - row), min(found.valid.shape[1], shape[1] - col)
+        out.pixels[:, row : row + rows, col : col + cols] = found.pixels[:, :rows, :cols]
+        out.valid[row : row + rows, col : col + cols] = found.valid[:rows, :cols]
+        return out
+
+    def _decode_inside(self, opened: Any, window: Window, shape: tuple[int, int]) -> Patch:
+        """Scaled pixels and validity of `window` of the file as `shape` pixels."""
         facts = self.facts
-        rows, cols = facts.geobox.shape
-        window = lattice.window.intersect(Window(0, 0, rows, cols))
-        out = Patch.empty(
-            len(facts.bands),
-            (lattice.rows * lattice.factors[0] // level[0], lattice.cols * lattice.factors[1] // level[1]),
-            self.dtype,
-        )
-        shape = -(-window.rows // level[0]), -(-window.cols // level[1])
         place = RasterioWindow(window.col_off, window.row_off, window.cols, window.rows)
+        indexes = [band.index for band in facts.bands]
         try:
-            raw = opened.read(
-                [band.index for band in facts.bands],
-                window=place,
-                out_shape=(len(facts.bands), *shape),
-                out_dtype=facts.raw_dtype,
-            )
+            raw = opened.read(indexes, window=place, out_shape=(len(indexes), *shape), out_dtype=facts.raw_dtype)
             valid = _valid(raw, facts)
             for index in facts.masks:
                 valid &= opened.read_masks(index, window=place, out_shape=shape) != 0
             for index in facts.alphas:
                 valid &= opened.read(index, window=place, out_shape=shape) > 0
         except GDAL_ERRORS as error:
+            forget(self.path)
             raise ReadError(
                 f"{self.path} cannot be read at rows {window.row_off} to {window.row_stop}, "
                 f"columns {window.col_off} to {window.col_stop}: {one_line(error)}"
             ) from error
-        row, col = (window.row_off - lattice.row) // level[0], (window.col_off - lattice.col) // level[1]
-        if shape == out.valid.shape:
-            return Patch(_scaled(raw, facts), valid)
-        rows_cols = slice(row, row + shape[0]), slice(col, col + shape[1])
-        out.pixels[:, rows_cols[0], rows_cols[1]] = _scaled(raw, facts)[
-            :, : out.valid.shape[0] - row, : out.valid.shape[1] - col
-        ]
-        out.valid[rows_cols] = valid[: out.valid.shape[0] - row, : out.valid.shape[1] - col]
-        return out
+        return Patch(_scaled(raw, facts), valid)
 
 
 def _thinned_inside(lattice: Lattice, grid: GeoBox) -> Window:
@@ -402,7 +400,8 @@ def _dtype(path: str, names: list[str]) -> np.dtype[Any]:
 def _refuse_blocks(path: str, opened: Any) -> None:
     """Refuse a file whose smallest readable piece would fill memory."""
     rows, cols = opened.block_shapes[0]
-    size = rows * cols * np.dtype(opened.dtypes[0]).itemsize
+    together = opened.count if opened.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL" else 1
+    size = rows * cols * together * np.dtype(opened.dtypes[0]).itemsize
     if size > LARGEST_BLOCK_BYTES:
         raise ReadError(
             f"{path} is stored in blocks of {rows} x {cols} pixels, {size >> 20} MB each; needed are at most "

@@ -234,7 +234,7 @@ def pixel_bounds(geobox: GeoBox, grid: GeoBox) -> tuple[float, float, float, flo
 
 
 def ground_bounds(geobox: GeoBox, crs: CRS) -> tuple[float, float, float, float]:
-    """West, south, east, north of `geobox` in `crs`, widened by what points may miss; infinite where that is unknown."""
+    """West, south, east, north of `geobox` in `crs`, widened by what points may miss; infinite where unknown."""
     row, col = _mesh(geobox)
     x, y = transform(*(geobox.affine @ (col, row)), geobox.crs, crs)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):

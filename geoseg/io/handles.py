@@ -92,24 +92,49 @@ def _cache() -> OrderedDict[Any, Any]:
     return found
 
 
-def dataset(path: str) -> Any:
-    """The open dataset of `path` for this thread; to be used within `gdal(path)`.
+def _key(path: str) -> tuple[str, tuple[int, int] | None]:
+    return path, _signature(path)
+
+
+def open_afresh(path: str) -> Any:
+    """A newly opened dataset of `path`, for the caller to close; to be used within `gdal(path)`.
 
     Raises:
         MissingInputError: There is nothing at `path`.
         ReadError: GDAL cannot open it.
     """
-    cache, key = _cache(), (path, _signature(path))
+    try:
+        found = _open(path)
+    except (*GDAL_ERRORS, ValueError, IndexError) as error:
+        raise _open_error(path, error) from error
+    log.debug("opened %s", path)
+    return found
+
+
+def dataset(path: str) -> Any:
+    """The open dataset of `path` for this thread, not to be closed; to be used within `gdal(path)`.
+
+    Raises:
+        MissingInputError: There is nothing at `path`.
+        ReadError: GDAL cannot open it.
+    """
+    cache, key = _cache(), _key(path)
     if key not in cache:
-        try:
-            cache[key] = _open(path)
-        except (*GDAL_ERRORS, ValueError, IndexError) as error:
-            raise _open_error(path, error) from error
-        log.debug("opened %s", path)
+        cache[key] = open_afresh(path)
     cache.move_to_end(key)
     while len(cache) > OPEN_PER_THREAD:
         cache.popitem(last=False)[1].close()
     return cache[key]
+
+
+def forget(path: str) -> None:
+    """Close this thread's dataset of `path`.
+
+    After a failure a dataset is not to be trusted: a VRT whose file is missing says so once, then reads as zeros.
+    """
+    failed = _cache().pop(_key(path), None)
+    if failed is not None:
+        failed.close()
 
 
 def _open_error(path: str, error: Exception) -> MissingInputError | ReadError:

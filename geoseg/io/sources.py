@@ -13,7 +13,9 @@ from geoseg.errors import BandError, InputError, MissingInputError
 from geoseg.io.combine import BandStack, Mosaic, pick
 from geoseg.io.gdal import GdalSource, positions
 from geoseg.io.handles import is_remote
-from geoseg.io.protocol import Source as Source
+from geoseg.io.protocol import Source
+
+__all__ = ["Source", "SourceSpec", "open_source"]
 
 SourceSpec = str | Path | list[Any] | dict[str, Any]
 """What names a source: a path, pattern or address; a list of them (a mosaic); or a mapping with options."""
@@ -153,7 +155,7 @@ def _checked(key: str, value: Any) -> Any:
     if key == "select":
         chosen = [value] if isinstance(value, str | int) else value
         if not isinstance(chosen, Sequence) or not chosen or not all(isinstance(c, str | int) for c in chosen):
-            raise InputError(f"select must be band names or numbers from 1, got {value!r}")
+            raise InputError(f"select: needed are band names or numbers counted from 1, got {value!r}")
         return tuple(chosen)
     return value
 
