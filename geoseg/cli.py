@@ -61,7 +61,7 @@ def _run(name: str, args: list[str]) -> int:
         raise InputError(f"'{name}' is no verb of geoseg; known are {', '.join(VERBS)}")
     verb = getattr(geoseg, FUNCTIONS.get(name, name))
     if name == "fit":  # its options are the signatures of the data module, the task and the trainer
-        shown = verb(args=normalized(args, flags={"overwrite", "resume"}))
+        shown = verb(args=args)
     else:
         shown = call(verb, args, name=name)
     if shown is not None:

@@ -84,9 +84,7 @@ def run_demo(*, out: Path = Path("runs/demo"), seed: int = 0, overwrite: bool = 
         raise OutputExistsError(f"{out} holds a demo; add --overwrite to replace it, or give another --out")
     result = DemoResult()
     with result.step("landscape", out / "image.tif"):
-        land = synthetic.landscape(seed)
-        image = io.write_raster(land.image, out / "image.tif", nodata=0, overwrite=True)
-        labels = io.write_raster(land.labels, out / "labels.tif", legend=land.legend, overwrite=True)
+        image, labels = write_landscape(out, seed=seed)
     with result.step("fit", out / "model.safetensors"):
         model = pipeline.fit(config(image, labels, out=out, seed=seed)).model
     with result.step("predict", out / "map.tif"):
@@ -99,7 +97,7 @@ def run_demo(*, out: Path = Path("runs/demo"), seed: int = 0, overwrite: bool = 
             out / "map.tif", reference=str(labels), region=held_out, out=out / "accuracy.json", overwrite=True
         )
     with result.step("per-pixel baseline", "random forest, 50 trees"):
-        result.baseline_mean_iou = baseline_mean_iou(land, seed=seed)
+        result.baseline_mean_iou = baseline_mean_iou(synthetic.landscape(seed), seed=seed)
     with result.step("picture", out / "demo.png"):
         picture(out)
     result.mean_iou, result.table = found.accuracy.mean_iou, str(found)
@@ -107,6 +105,19 @@ def run_demo(*, out: Path = Path("runs/demo"), seed: int = 0, overwrite: bool = 
                "seconds": {what: round(seconds, 1) for what, _, seconds in result.rows}}  # fmt: skip
     (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n")
     return result
+
+
+def write_landscape(folder: Path, *, seed: int = 0, shape: tuple[int, int] = (768, 1024)) -> tuple[Path, Path]:
+    """The paths of `image.tif` and `labels.tif` of a synthetic landscape, written into `folder`.
+
+    Args:
+        folder: Made where it is missing; files of these names are replaced.
+        seed: The landscape's.
+        shape: Rows and columns.
+    """
+    land = synthetic.landscape(seed, shape=shape)
+    image = io.write_raster(land.image, folder / "image.tif", nodata=0, overwrite=True)
+    return image, io.write_raster(land.labels, folder / "labels.tif", legend=land.legend, overwrite=True)
 
 
 def config(image: Path, labels: Path, *, out: Path, seed: int) -> dict[str, Any]:
