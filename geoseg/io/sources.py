@@ -11,7 +11,8 @@ from typing import Any
 
 from geoseg.errors import BandError, InputError, MissingInputError
 from geoseg.io.combine import BandStack, Mosaic, pick
-from geoseg.io.gdal import GdalSource, positions
+from geoseg.io.facts import positions
+from geoseg.io.gdal import GdalSource
 from geoseg.io.handles import is_remote
 from geoseg.io.protocol import Source
 
@@ -125,7 +126,7 @@ def _from_mapping(spec: Mapping[Any, Any], defaults: dict[str, Any]) -> Source:
         whole = _renamed(whole, given["bands"])
     if "select" not in given:
         return whole
-    found = positions(given["select"], list(whole.bands), f"the {kind}")
+    found = positions(given["select"], whole.bands, f"the {kind}")
     return pick(whole, found, [whole.bands[i] for i in found])
 
 
