@@ -1,0 +1,284 @@
+"""Splits by place: which pixels train, which validate, and the buffer between them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+from scipy import ndimage
+
+from geoseg.data.grids import ground_gsd_m, lonlat_mesh
+from geoseg.data.patches import OUTSIDE, TRAINING, VALIDATION, SceneArrays
+from geoseg.data.statistics import class_pixels
+from geoseg.errors import InputError
+from geoseg.io.regions import region_mask
+
+EARTH_RADIUS_M = 6_371_007.2  # authalic sphere
+SPARSE_SHARE = 0.05  # labels on less of the scene than this come as single polygons
+DEFAULT_BUFFER_PX = 16
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults from __dict__
+class SplitOptions:
+    """How validation pixels are set apart from training pixels.
+
+    Attributes:
+        regions: Where validation pixels lie: a region or a list of them (`{rows: [a, b], cols: [a, b]}` in pixels of
+            the image, `{bbox: [...], crs: ...}`, a polygon file). Without, units are drawn.
+        unit: What is drawn: `block`, squares on the ground; `polygon`, connected patches of labels; `auto` takes
+            polygons where labels cover less than 5 % of the scene.
+        block_m: Side of a block in metres; without, a fifth of the scene's side.
+        validation_share: Share of each class's labelled pixels to validate on, as nearly as the units allow.
+        buffer_m: No training pixel lies this close to a validation pixel, in metres; without, 16 pixels.
+        seed: The draw.
+    """
+
+    regions: Any = None
+    unit: Literal["auto", "block", "polygon"] = "auto"
+    block_m: float | None = None
+    validation_share: float = 0.2
+    buffer_m: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_share <= 0.5:
+            raise InputError(f"validation_share is {self.validation_share}: needed is 0 to 0.5")
+        if self.block_m is not None and self.block_m <= 0:
+            raise InputError(f"block_m is {self.block_m}: needed is a side above 0 m")
+        if self.buffer_m is not None and self.buffer_m < 0:
+            raise InputError(f"buffer_m is {self.buffer_m}: needed is 0 m or more")
+
+
+def split_scenes(
+    scenes: Sequence[SceneArrays], *, classes: int, options: SplitOptions, roles: Sequence[str] | None = None
+) -> list[SceneArrays]:
+    """The scenes with their `part` filled in: TRAINING, VALIDATION, or OUTSIDE for the buffer and unusable pixels.
+
+    Args:
+        scenes: Decoded scenes; where they overlap on the ground, a validation pixel of one is none to train on in
+            another, nor is anything within the buffer around it.
+        classes: Number of classes.
+        options: How to split.
+        roles: One word a scene: `split`, or `training` or `validation` for a scene that is wholly one of them.
+
+    Raises:
+        InputError: Nothing is left to train on or to validate on.
+    """
+    roles = roles or ["split"] * len(scenes)
+    drawn = _drawn(scenes, classes, options, roles)
+    masks = [_validation_mask(scene, role, own) for scene, role, own in zip(scenes, roles, drawn, strict=True)]
+    parts = [
+        replace(scene, part=_part_plane(k, scenes, masks, options.buffer_m, roles[k])) for k, scene in enumerate(scenes)
+    ]
+    _check(parts, classes)
+    return parts
+
+
+def _validation_mask(scene: SceneArrays, role: str, drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if role == "split":
+        return drawn & scene.valid
+    return scene.valid if role == "validation" else np.zeros(scene.shape, np.bool_)
+
+
+def _drawn(
+    scenes: Sequence[SceneArrays], classes: int, options: SplitOptions, roles: Sequence[str]
+) -> list[NDArray[np.bool_]]:
+    """Where validation pixels are chosen in each scene, before what is unusable is taken out."""
+    if options.regions is not None:
+        regions = options.regions if isinstance(options.regions, list) else [options.regions]
+        return [_region_union(scene, regions) for scene in scenes]
+    taking_part = [k for k, role in enumerate(roles) if role == "split"]
+    none = [np.zeros(scene.shape, np.bool_) for scene in scenes]
+    if not taking_part or options.validation_share == 0 or "validation" in roles:
+        return none
+    chosen = _draw_units([scenes[k] for k in taking_part], classes, options)
+    for k, mask in zip(taking_part, chosen, strict=True):
+        none[k] = mask
+    return none
+
+
+def _region_union(scene: SceneArrays, regions: list[Any]) -> NDArray[np.bool_]:
+    row, col = scene.crop
+    masks = [scene_region(region, scene.whole, scene.source_shape) for region in regions]
+    return np.asarray(np.logical_or.reduce(masks)[row : row + scene.shape[0], col : col + scene.shape[1]])
+
+
+def scene_region(region: Any, grid: Any, source_shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Boolean `(row, col)` on the training grid, True inside `region`; `{rows, cols}` count in the image's own pixels.
+
+    Raises:
+        InputError: The region cannot be read.
+    """
+    if isinstance(region, dict) and set(region) <= {"rows", "cols"}:
+        scale = {"rows": grid.shape[0] / source_shape[0], "cols": grid.shape[1] / source_shape[1]}
+        region = {
+            axis: [None if end is None else round(end * scale[axis]) for end in ends] for axis, ends in region.items()
+        }
+    return region_mask(region, grid)
+
+
+def _draw_units(scenes: Sequence[SceneArrays], classes: int, options: SplitOptions) -> list[NDArray[np.bool_]]:
+    labelled = sum(int((scene.labels != scene.no_label).sum()) for scene in scenes)
+    sparse = labelled < SPARSE_SHARE * sum(int(scene.valid.sum()) for scene in scenes)
+    by_polygon = options.unit == "polygon" or (options.unit == "auto" and sparse)
+    units = _polygon_units(scenes) if by_polygon else _block_units(scenes, options.block_m)
+    found, inverse = np.unique(np.concatenate([unit.ravel() for unit in units]), return_inverse=True)
+    counts = np.zeros((len(found), classes), np.int64)
+    start = 0
+    for scene in scenes:
+        unit = inverse[start : start + scene.labels.size]
+        start += scene.labels.size
+        told = (scene.labels != scene.no_label).ravel()
+        pairs = unit[told] * classes + scene.labels.ravel()[told]
+        counts += np.bincount(pairs, minlength=counts.size).reshape(counts.shape)
+    counts[found < 0] = 0  # pixels of no unit
+    chosen = found[choose_units(counts, share=options.validation_share, rng=np.random.default_rng(options.seed))]
+    return [np.isin(unit, chosen) for unit in units]
+
+
+def choose_units(counts: NDArray[np.int64], *, share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Units whose sums come near to `share` of every class.
+
+    Units are tried in random order, and one is taken where that brings the shares nearer to the goal (squared distance,
+    every class alike). No class loses more than half of its pixels, so one that lies in a single unit stays in training.
+
+    Args:
+        counts: Labelled pixels, `(unit, class)`.
+        share: The share wanted.
+        rng: The draw.
+
+    Returns:
+        Positions of the chosen units, at least one where any can be taken.
+    """
+    shares = counts[:, counts.sum(0) > 0] / np.maximum(counts.sum(0), 1)[counts.sum(0) > 0]
+    taken = np.zeros(shares.shape[1])
+    chosen: list[int] = []
+    order = rng.permutation(np.flatnonzero(shares.any(1)))
+    for unit in order:
+        after = taken + shares[unit]
+        if after.max(initial=0) <= 0.5 and np.square(after - share).sum() < np.square(taken - share).sum():
+            taken = after
+            chosen.append(int(unit))
+    if not chosen:  # every unit overshoots: the one that does so least, if half of each class still stays
+        fitting = [unit for unit in order if shares[unit].max() <= 0.5]
+        chosen = sorted(fitting, key=lambda unit: float(shares[unit].max()))[:1]
+    return np.array(sorted(chosen), np.int64)
+
+
+def _polygon_units(scenes: Sequence[SceneArrays]) -> list[NDArray[np.int64]]:
+    """The number of the connected patch of labels that each pixel lies in, counted on from scene to scene, or -1."""
+    units, before = [], 0
+    for scene in scenes:
+        patches, count = ndimage.label(scene.labels != scene.no_label, structure=np.ones((3, 3)))
+        units.append(np.where(patches > 0, patches.astype(np.int64) + before, -1))
+        before += count
+    return units
+
+
+def _block_units(scenes: Sequence[SceneArrays], block_m: float | None) -> list[NDArray[np.int64]]:
+    """The number of the block on the ground that each pixel lies in, the same in every scene and CRS.
+
+    Blocks are rows of latitude cut into cells of equal width (sinusoidal grid): meridians and parallels bound them.
+    """
+    if block_m is None:
+        extents = [np.multiply(scene.shape, ground_gsd_m(scene.geobox)) for scene in scenes]
+        block_m = float(np.sqrt(max(extent.prod() for extent in extents)) / 5)
+    return [_ground_blocks(scene, block_m) for scene in scenes]
+
+
+def _ground_blocks(scene: SceneArrays, block_m: float) -> NDArray[np.int64]:
+    lon, lat = np.radians(lonlat_mesh(scene.geobox))
+    steps = [np.linspace(0, 64, size) for size in scene.shape]
+    at = np.stack(np.meshgrid(*steps, indexing="ij"))
+    down = np.floor(ndimage.map_coordinates(lat, at, order=1) * EARTH_RADIUS_M / block_m)
+    narrow = np.cos((down + 0.5) * block_m / EARTH_RADIUS_M)
+    across = np.floor(ndimage.map_coordinates(lon, at, order=1) * narrow * EARTH_RADIUS_M / block_m)
+    per_row = ceil(2 * np.pi * EARTH_RADIUS_M / block_m) + 2
+    offset = per_row // 2  # longitudes and latitudes below 0
+    return ((down + offset) * per_row + across + offset).astype(np.int64)
+
+
+def _part_plane(
+    k: int, scenes: Sequence[SceneArrays], masks: list[NDArray[np.bool_]], buffer_m: float | None, role: str
+) -> NDArray[np.uint8]:
+    """The part of each pixel of scene `k`."""
+    scene = scenes[k]
+    gsd = ground_gsd_m(scene.geobox)
+    reach_m = DEFAULT_BUFFER_PX * max(gsd) if buffer_m is None else buffer_m
+    pad = [ceil(reach_m / size) + 1 for size in gsd]
+    validating = _seen_from(k, scenes, masks, pad)
+    near = np.zeros(validating.shape, np.bool_)
+    if validating.any():
+        box = _grown_box(validating, pad)
+        near[box] = ndimage.distance_transform_edt(~validating[box], sampling=gsd) <= reach_m
+    inner = tuple(slice(size, size + length) for size, length in zip(pad, scene.shape, strict=True))
+    part = scene.part
+    part[:] = np.where(scene.valid & ~near[inner], TRAINING, OUTSIDE)
+    if role != "training":
+        part[validating[inner] & scene.valid] = VALIDATION
+    if role == "validation":
+        part[part == TRAINING] = OUTSIDE
+    return part
+
+
+def _seen_from(
+    k: int, scenes: Sequence[SceneArrays], masks: list[NDArray[np.bool_]], pad: list[int]
+) -> NDArray[np.bool_]:
+    """Validation pixels of every scene on the grid of scene `k`, padded by `pad` (row, col) pixels."""
+    seen = np.pad(masks[k], [(pad[0], pad[0]), (pad[1], pad[1])])
+    target = scenes[k].geobox.pad(pad[1], pad[0])
+    for other, mask in enumerate(masks):
+        source = scenes[other].geobox
+        if other == k or not mask.any() or not _meet(source, target):
+            continue
+        moved = np.zeros(seen.shape, np.uint8)
+        reproject(
+            mask.view(np.uint8), moved, src_transform=source.affine, src_crs=str(source.crs),
+            dst_transform=target.affine, dst_crs=str(target.crs), resampling=Resampling.max,
+        )  # fmt: skip
+        seen |= moved > 0
+    return seen
+
+
+def _meet(a: Any, b: Any) -> bool:
+    return (
+        bool(a.geographic_extent.intersects(b.geographic_extent))
+        if a.crs != b.crs
+        else bool(a.extent.intersects(b.extent))
+    )
+
+
+def _grown_box(mask: NDArray[np.bool_], pad: list[int]) -> tuple[slice, slice]:
+    """The bounding box of True, grown by `pad`: no pixel outside it can be within the buffer."""
+    box = []
+    for axis, grow in zip((1, 0), pad, strict=True):
+        hits = np.flatnonzero(mask.any(axis))
+        box.append(slice(max(0, int(hits[0]) - grow), int(hits[-1]) + grow + 1))
+    return box[0], box[1]
+
+
+def _check(scenes: Sequence[SceneArrays], classes: int) -> None:
+    """Refuses a split without anything to train or validate on, and warns of classes that one side lacks."""
+    counts = {part: class_pixels(scenes, part=part, classes=classes) for part in (TRAINING, VALIDATION)}
+    if not counts[TRAINING].any():
+        raise InputError(
+            "the split leaves no labelled pixel to train on; make buffer_m, block_m or the regions smaller"
+        )
+    if not counts[VALIDATION].any():
+        raise InputError(
+            "the split leaves no labelled pixel to validate on; make block_m smaller, raise validation_share, or name "
+            "regions that hold labels"
+        )
+    for part, others, verb in ((TRAINING, VALIDATION, "train on"), (VALIDATION, TRAINING, "validate on")):
+        lacking = np.flatnonzero((counts[part] == 0) & (counts[others] > 0))
+        if lacking.size:
+            logger.warning("the split leaves no pixel to %s of class channels %s", verb, lacking.tolist())

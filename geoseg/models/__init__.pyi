@@ -1,0 +1,15 @@
+from .build import DECODERS as DECODERS
+from .build import create_model as create_model
+from .card import BandInfo as BandInfo
+from .card import ModelCard as ModelCard
+from .card import describe as describe
+from .card import read_card as read_card
+from .file import load_model as load_model
+from .file import save_model as save_model
+from .losses import LOSSES as LOSSES
+from .losses import SegmentationLoss as SegmentationLoss
+from .losses import class_weights as class_weights
+from .metrics import Scores as Scores
+from .metrics import confusion_counts as confusion_counts
+from .spec import ModelSpec as ModelSpec
+from .task import SegmentationTask as SegmentationTask

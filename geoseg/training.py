@@ -1,0 +1,317 @@
+"""A training run: configuration in, one model file out.
+
+The configuration is Lightning's command-line interface over `SceneDataModule`, `SegmentationTask` and the trainer, so
+the signatures of these classes are the schema of the YAML file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from geoseg.data.datamodule import SceneDataModule, counts_by_name
+from geoseg.errors import InputError, MissingInputError, OutputError, OutputExistsError
+from geoseg.models.card import BandInfo, ModelCard
+from geoseg.models.file import save_model
+from geoseg.models.history import History, Ticks, draw_curves
+from geoseg.models.task import SegmentationTask
+from geoseg.progress import progress_bar
+
+MONITOR = "val/score"
+MODEL_NAME, LAST_NAME, BEST_NAME = "model.safetensors", "last.ckpt", "best.ckpt"
+OWN_FILES = (LAST_NAME, BEST_NAME, "metrics.json", "curves.png", "config.yaml", "csv", "tensorboard")
+# Centre wavelengths in micrometres of bands that go by these names, about those of Sentinel-2 and Landsat 8.
+WAVELENGTHS_UM = {"coastal": 0.443, "blue": 0.49, "green": 0.56, "red": 0.66, "nir": 0.85, "swir1": 1.61, "swir2": 2.2}
+# What Lightning tells its developers; each line says why it does not matter here.
+EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",  # patches are cut from memory, faster than a worker could send them
+    ".*Checkpoint directory .* exists and is not empty.*",  # checked before
+    ".*Experiment logs directory .* exists and is not empty.*",
+    ".*number of training batches .* is smaller than the logging interval.*",
+    ".*GPU available but not used.*",  # the user chose the accelerator
+    ".*isinstance\\(treespec, LeafSpec\\).*",  # between torch and Lightning
+    ".*args parameter is intended to run from within Python.*",
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What a training run left.
+
+    Attributes:
+        model: The model file.
+        folder: The run's folder: metrics, curves, logs and checkpoints.
+        scores: Scores of the model on the validation part.
+    """
+
+    model: Path
+    folder: Path
+    scores: dict[str, Any]
+
+    def __str__(self) -> str:
+        accuracy, mean_iou = self.scores["overall_accuracy"], self.scores["mean_iou"]
+        return f"{self.model}: validation accuracy {accuracy:.3f}, mean IoU {mean_iou:.3f}"
+
+
+class FitCLI(LightningCLI):  # type: ignore[misc] # Lightning ships no types for it
+    """`name`, `data`, `model`, `trainer`, `early_stopping` and what belongs to the run, parsed and built."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(
+            SegmentationTask,
+            SceneDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, "prog": "geoseg fit"},
+            args=list(args),
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what is the run's own, and defaults that suit maps."""
+        parser.add_argument("--name", type=str, default="landcover", help="the run; its folder is RUNS/NAME")
+        parser.add_argument("--runs", type=str, default="runs", help="the folder of all runs")
+        parser.add_argument("--resume", action="store_true", help="go on where the run of that name stopped")
+        parser.add_argument("--overwrite", action="store_true", help="start the run of that name anew")
+        parser.add_argument("--license", type=str | None, default=None, help="licence of the weights, an SPDX name")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.set_defaults(
+            {
+                "early_stopping.monitor": MONITOR,
+                "early_stopping.mode": "max",
+                "early_stopping.patience": 10,
+                "trainer.max_epochs": 40,
+                "trainer.gradient_clip_val": 5.0,
+                "trainer.num_sanity_val_steps": 0,
+                "trainer.log_every_n_steps": 1,
+                "trainer.enable_model_summary": False,
+                "trainer.enable_progress_bar": False,
+            }
+        )
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.config.runs) / self.config.name
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with the run's own logs, history and checkpoints."""
+        self.history, self.ticks = History(), Ticks()
+        self.checkpoint = ModelCheckpoint(
+            dirpath=self.folder, filename="best", monitor=MONITOR, mode="max", save_last=True,
+            auto_insert_metric_name=False, enable_version_counter=False,
+        )  # fmt: skip
+        self.trainer_defaults = {"callbacks": [self.history, self.ticks, self.checkpoint]}
+        logs = [CSVLogger(self.folder, name="csv"), TensorBoardLogger(self.folder, name="tensorboard")]
+        given = {"logger": logs} if self.config.trainer.logger in (None, True) else {}
+        own = {"default_root_dir": str(self.folder), "use_distributed_sampler": False}
+        return super().instantiate_trainer(**given, **own, **kwargs)
+
+
+def run_fit(
+    config: str | Path | Mapping[str, Any] | None = None, *, args: Sequence[str] = (), **options: Any
+) -> FitResult:
+    """Trains a model as the configuration says, and writes RUNS/NAME/model.safetensors.
+
+    Args:
+        config: A YAML file, or the same keys as a mapping.
+        args: Command-line options; they win over `config`.
+        options: Keys that win over both, e.g. `data={"batch": 4}`.
+
+    Returns:
+        Where the model is, and how it scores.
+
+    Raises:
+        InputError: A key is unknown, or a value does not fit.
+        OutputExistsError: The run is there already, and neither `resume` nor `overwrite` was given.
+        GeosegError: The data cannot be used.
+    """
+    with _quiet():
+        cli = _parsed(config, args, options)
+        _check_folder(cli.folder, resume=cli.config.resume, overwrite=cli.config.overwrite)
+        try:
+            cli.datamodule.setup("fit")
+            return _train(cli)
+        finally:
+            cli.datamodule.close()
+
+
+def _parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], options: Mapping[str, Any]) -> FitCLI:
+    given: list[str] = []
+    if isinstance(config, Mapping):
+        given += ["--config", json.dumps(dict(config), default=str)]
+    elif config is not None:
+        if not Path(config).is_file():
+            raise MissingInputError(f"the config {config} is not there; configs/landcover.yaml is one to start from")
+        given += ["--config", str(config)]
+    given += args
+    if options:
+        given += ["--config", json.dumps(options, default=str)]
+    try:
+        return FitCLI(given)
+    except (ArgumentError, yaml.YAMLError) as error:
+        raise InputError(shortened(str(error))) from error
+
+
+def shortened(message: str) -> str:
+    r"""The one line of a parser's message that says what is wrong.
+
+    >>> shortened("Validation failed: Key 'data.patch' is not expected\n  more")
+    "the configuration does not fit: Key 'data.patch' is not expected"
+    """
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    text = lines[0] if lines else "no reason given"
+    for prefix in ("Validation failed: ", "error: "):
+        text = text.removeprefix(prefix)
+    return f"the configuration does not fit: {text[:300]}"
+
+
+def _check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    if resume:
+        if not (folder / LAST_NAME).exists():
+            raise MissingInputError(f"{folder / LAST_NAME} is not there, so there is nothing to resume")
+        return
+    if overwrite:
+        return
+    if (folder / MODEL_NAME).exists():
+        raise OutputExistsError(f"{folder / MODEL_NAME} exists; give another --name, or --overwrite")
+    if (folder / LAST_NAME).exists():
+        raise OutputExistsError(f"{folder} holds an unfinished run; --resume goes on with it, --overwrite starts anew")
+
+
+def _train(cli: FitCLI) -> FitResult:
+    data, task, trainer = cli.datamodule, cli.model, cli.trainer
+    task.prepare(
+        mean=data.stats.mean, std=data.stats.std, class_names=data.legend.names, class_pixels=data.training_pixels
+    )
+    _ready(cli)
+    resumed = str(cli.folder / LAST_NAME) if cli.config.resume else None
+    with progress_bar(f"fit {cli.config.name}") as tick:
+        cli.ticks.tick = tick
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(task, datamodule=data, ckpt_path=resumed, weights_only=True)
+        except SystemExit as stop:  # Lightning's answer to an interrupt; what is finished lies in last.ckpt
+            signal.signal(signal.SIGINT, before)
+            raise KeyboardInterrupt from stop
+    return _finish(cli)
+
+
+def _ready(cli: FitCLI) -> None:
+    """The run's folder, without what an earlier run left there."""
+    try:
+        cli.folder.mkdir(parents=True, exist_ok=True)
+        if not cli.config.resume:
+            for name in OWN_FILES:
+                path = cli.folder / name
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        (cli.folder / "config.yaml").write_text(cli.parser.dump(cli.config, skip_none=False), "utf-8")
+    except OSError as error:
+        raise OutputError(f"the run's folder {cli.folder} cannot be written: {error.strerror or error}") from error
+
+
+def _finish(cli: FitCLI) -> FitResult:
+    """The best weights in the model file, and the figures beside it."""
+    task, data = cli.model, cli.datamodule
+    best = Path(cli.checkpoint.best_model_path or cli.folder / BEST_NAME)
+    if best.is_file():
+        task.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+    scores = task.scores.to_dict(task.class_names)
+    model = cli.folder / MODEL_NAME
+    if cli.trainer.is_global_zero:
+        save_model(model, model=task.judged, card=_card(cli, scores))
+        figures = {
+            "scores": scores,
+            "history": cli.history.rows,
+            "seconds": cli.history.seconds,
+            "training_pixels": counts_by_name(data.legend, data.training_pixels),
+            "validation_pixels": counts_by_name(data.legend, data.validation_pixels),
+        }
+        (cli.folder / "metrics.json").write_text(json.dumps(figures, indent=1), "utf-8")
+        draw_curves(cli.history.rows, cli.folder / "curves.png")
+    logger.info("trained %s in %.0f s", model, cli.history.seconds)
+    return FitResult(model, cli.folder, scores)
+
+
+def _card(cli: FitCLI, scores: dict[str, Any]) -> ModelCard:
+    data, task, stats = cli.datamodule, cli.model, cli.datamodule.stats
+    columns = zip(
+        data.bands, stats.mean.tolist(), stats.std.tolist(), stats.low.tolist(), stats.high.tolist(), strict=True
+    )
+    bands = tuple(
+        BandInfo(name=name, mean=mean, std=std, min=low, max=high, wavelength_um=WAVELENGTHS_UM.get(name.lower()))
+        for name, mean, std, low, high in columns
+    )
+    where = data.outlines()
+    libraries = ("geoseg", "torch", "lightning", "segmentation-models-pytorch", "timm")
+    return ModelCard(
+        name=cli.config.name,
+        spec=task.spec,
+        bands=bands,
+        legend=data.legend,
+        gsd_m=data.gsd_m,
+        tile_px=max(512, data.patch_px),
+        overlap_px=0 if task.spec.decoder == "pixel" else 64,
+        train_region=where["training"],
+        val_region=where["validation"],
+        scores=scores,
+        versions={name: version(name) for name in libraries},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        license=cli.config.license,
+        training={
+            "config": json.loads(json.dumps(_plain(cli.config), default=str)),
+            "epochs": len(cli.history.rows),
+            "seconds": round(cli.history.seconds, 1),
+            "training_pixels": counts_by_name(data.legend, data.training_pixels),
+        },
+    )
+
+
+def _plain(config: Namespace) -> dict[str, Any]:
+    """What of the configuration says how the model was made: data, model, seed and epochs."""
+    values = config.as_dict()
+    kept = {key: values[key] for key in ("seed_everything", "data", "model", "early_stopping")}
+    return {**kept, "trainer": {name: values["trainer"][name] for name in ("max_epochs", "max_time")}}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning without its talk; what it may warn of and does not matter here is left out."""
+    talkers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [talker.level for talker in talkers]
+    for talker in talkers:
+        talker.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in EXPECTED_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for talker, level in zip(talkers, levels, strict=True):
+            talker.setLevel(level)
