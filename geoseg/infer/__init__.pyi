@@ -1,0 +1,11 @@
+from .blend import BLENDS as BLENDS
+from .blocks import Predictor as Predictor
+from .executors import EXECUTORS as EXECUTORS
+from .job import PredictResult as PredictResult
+from .job import run_job as run_job
+from .predictor import TorchPredictor as TorchPredictor
+from .scale import ground_sampling_distance as ground_sampling_distance
+from .scale import match_scene as match_scene
+from .scale import scale_for as scale_for
+from .scene import PredictOptions as PredictOptions
+from .scene import predict_scene as predict_scene

@@ -1,0 +1,161 @@
+"""The STAC Item of a map: what it is, where it lies and what made it, for catalogues.
+
+STAC 1.1 with the extensions projection 2.0, classification 2.0, processing 1.2 and file 2.1, as plain dictionaries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
+
+from geoseg.errors import OutputError
+from geoseg.legend import Legend
+
+EXTENSIONS = (
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+)
+COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+CHUNK_BYTES = 1 << 20
+
+
+def map_item(
+    *,
+    class_map: Path,
+    confidence: Path,
+    style: Path,
+    geobox: GeoBox,
+    legend: Legend,
+    created: str,
+    tags: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The STAC Item of a class map and its confidence, as JSON values.
+
+    Args:
+        class_map: The class map; it exists, and names the Item.
+        confidence: The confidence map, percent.
+        style: The QGIS style.
+        geobox: Where both maps lie.
+        legend: The classes.
+        created: When the map was made, ISO 8601 in UTC.
+        tags: Provenance, kept under `geoseg:` names.
+    """
+    footprint = _footprint(geobox)
+    known = {f"geoseg:{key.lower().removeprefix('geoseg_')}": value for key, value in (tags or {}).items()}
+    item: dict[str, Any] = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": list(EXTENSIONS),
+        "id": class_map.stem,
+        "geometry": footprint,
+        "properties": {
+            "datetime": created,
+            "created": created,
+            "processing:software": {"geoseg": (tags or {}).get("GEOSEG_VERSION", "unknown")},
+            "processing:level": "L4",
+            **_projection(geobox),
+            **known,
+        },
+        "links": [],
+        "assets": {
+            "map": _cog_asset(class_map, "Land-cover classes", ["data"], _class_bands(legend)),
+            "confidence": _cog_asset(confidence, "Confidence in percent", ["data"], _confidence_bands()),
+            "style": {
+                "href": f"./{style.name}", "title": "QGIS style", "type": "application/xml", "roles": ["metadata"],
+                **_file_facts(style),
+            },
+        },
+    }  # fmt: skip
+    if footprint is not None:
+        lon, lat = zip(*footprint["coordinates"][0], strict=True)
+        item["bbox"] = [min(lon), min(lat), max(lon), max(lat)]
+    return item
+
+
+def write_item(path: Path, item: Mapping[str, Any]) -> Path:
+    """The path of the JSON file of a STAC Item; it appears whole.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(json.dumps(item, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _footprint(geobox: GeoBox) -> dict[str, Any] | None:
+    """The map's outline as GeoJSON in WGS 84 longitude and latitude; None where it has no place on the Earth."""
+    if geobox.crs is None:
+        return None
+    try:
+        outline = geobox.extent.to_crs("EPSG:4326", resolution=max(geobox.extent.geom.length / 32, 1e-9))
+    except (ProjError, ValueError):
+        return None
+    if outline.is_empty or outline.geom.geom_type != "Polygon":
+        return None
+    ring = [[round(x, 7), round(y, 7)] for x, y in outline.exterior.coords]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def _projection(geobox: GeoBox) -> dict[str, Any]:
+    """The fields of the projection extension."""
+    found: dict[str, Any] = {"proj:shape": list(geobox.shape), "proj:transform": list(geobox.affine)[:6]}
+    if geobox.crs is None:
+        return {"proj:code": None, **found}
+    code = geobox.crs.proj.to_authority(min_confidence=100)
+    if code is not None:
+        return {"proj:code": ":".join(code), **found}
+    return {"proj:code": None, "proj:wkt2": geobox.crs.to_wkt(), **found}
+
+
+def _cog_asset(path: Path, title: str, roles: list[str], bands: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"href": f"./{path.name}", "title": title, "type": COG_TYPE, "roles": roles, "bands": bands,
+            **_file_facts(path)}  # fmt: skip
+
+
+def _class_bands(legend: Legend) -> list[dict[str, Any]]:
+    """Band 1 of a class map, with the fields of the classification extension."""
+    classes = [
+        {
+            "value": item.id,
+            "name": _short_name(item.name, item.id),
+            "title": item.name,
+            "color_hint": item.color[1:].upper(),
+        }
+        for item in legend.classes
+    ]
+    classes.append({"value": legend.ignore, "name": "nodata", "title": "nodata", "nodata": True})
+    return [
+        {"name": "class", "data_type": legend.dtype.name, "nodata": legend.ignore, "classification:classes": classes}
+    ]
+
+
+def _short_name(name: str, class_id: int) -> str:
+    """A name of letters, digits, `-` and `_`, as the extension wants it; of its own where none of those is left."""
+    return re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_") or f"class_{class_id}"
+
+
+def _confidence_bands() -> list[dict[str, Any]]:
+    return [{"name": "confidence", "data_type": "uint8", "nodata": 255, "unit": "%"}]
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 as the file extension writes them: a multihash, 0x12 0x20 and the digest."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return {"file:size": path.stat().st_size, "file:checksum": f"1220{digest.hexdigest()}"}
