@@ -34,8 +34,8 @@ from geoseg.legend import Legend
 from geoseg.tiling import Window
 
 BLOCK_PX = 512
-# Bytes, not megabytes: rasterio hands an integer to GDALSetCacheMax as it is.
-CACHE_BYTES = 256 * 2**20
+# In bytes. GDAL fills its cache before it lets go of anything, and copying reads each tile once.
+CACHE_BYTES = 32 * 2**20
 LEGEND_TAG = "GEOSEG_LEGEND"
 ALIGNED_PX = 1e-3
 

@@ -1,0 +1,399 @@
+"""Polygons from a file or from memory, burnt onto any grid.
+
+Polygons are repaired and indexed once, and stay in their own CRS; what lies near a grid is transformed to the grid's
+pixels when it is burnt. A window of a burnt grid is the burnt window.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyogrio
+import rasterio.features
+import shapely
+from numpy.typing import DTypeLike, NDArray
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj.exceptions import CRSError
+from shapely.geometry.base import BaseGeometry
+
+from geoseg.errors import GridError, InputError, MissingInputError, ReadError
+from geoseg.io.facts import crs_named
+from geoseg.io.grids import same_crs, transform
+from geoseg.io.handles import is_remote, one_line
+
+logger = logging.getLogger(__name__)
+
+RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".nc", ".asc"}
+PARQUET_SUFFIXES = {".parquet", ".geoparquet"}
+# A straight edge of this length stays within centimetres of itself in any projection made for the place.
+DENSE_M = 1000.0
+DENSE_DEGREES = 0.01
+
+Geometries = NDArray[np.object_]
+
+
+@dataclass(frozen=True, eq=False)
+class Polygons:
+    """Polygons in one CRS, in the order of their file.
+
+    Attributes:
+        geometries: Valid polygons and multipolygons, `(polygon,)`.
+        crs: Their CRS; None only where they lie on a grid without one.
+        columns: Attributes, each `(polygon,)`.
+    """
+
+    geometries: Geometries
+    crs: CRS | None
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.geometries)
+
+    @cached_property
+    def tree(self) -> shapely.STRtree:
+        """The index by place."""
+        return shapely.STRtree(self.geometries)
+
+    @cached_property
+    def dense(self) -> Geometries:
+        """The polygons with points along their long edges, so that these bend with the CRS they are moved to."""
+        return np.asarray(shapely.segmentize(self.geometries, _dense_length(self.crs)))
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top of all polygons."""
+        left, bottom, right, top = shapely.total_bounds(self.geometries)
+        return float(left), float(bottom), float(right), float(top)
+
+
+def _dense_length(crs: CRS | None) -> float:
+    if crs is None:
+        return math.inf
+    if crs.geographic:
+        return DENSE_DEGREES
+    return DENSE_M / (crs.proj.axis_info[0].unit_conversion_factor or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PolygonFile:
+    """Polygons of a file that OGR or GeoParquet reads: what to read, no open file.
+
+    Attributes:
+        path: A file or an address.
+        layer: Name of the layer; the first with polygons where None.
+        columns: Attributes to read.
+        crs: The CRS where the file has none, or instead of the file's.
+    """
+
+    path: str
+    layer: str | None = None
+    columns: tuple[str, ...] = ()
+    crs: str | None = None
+
+    def read(self) -> Polygons:
+        """The polygons; read once a process while the file stays the same.
+
+        Raises:
+            MissingInputError: The file is not there.
+            ReadError: It cannot be read.
+            GridError: It has no CRS.
+            InputError: It has no polygon, or lacks a column.
+        """
+        return _read(self, _signature(self.path))
+
+    def fields(self) -> tuple[str, ...]:
+        """Names of the attributes that the file has.
+
+        Raises:
+            MissingInputError: The file is not there.
+            ReadError: It cannot be read.
+        """
+        if _is_parquet(self.path):
+            frame = _parquet(self.path)
+            return tuple(name for name in frame.columns if name != frame.geometry.name)
+        layer = _layer(self.path, self.layer)
+        try:
+            return tuple(map(str, pyogrio.read_info(self.path, layer=layer)["fields"]))
+        except (DataSourceError, DataLayerError) as error:
+            raise ReadError(f"{self.path} cannot be read: {one_line(error)}") from error
+
+
+def is_vector(path: str) -> bool:
+    """Whether a path names a vector file.
+
+    Raises:
+        MissingInputError: There is nothing.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in RASTER_SUFFIXES or "*" in path:
+        return False
+    require_file(path)
+    if suffix in PARQUET_SUFFIXES:
+        return True
+    try:
+        return len(pyogrio.list_layers(path)) > 0
+    except DataSourceError:
+        return False
+
+
+def require_file(path: str) -> None:
+    """Nothing, where the file is there or lies on a net.
+
+    Raises:
+        MissingInputError: It is not.
+    """
+    if not is_remote(path) and not path.startswith("/vsi") and not Path(path).exists():
+        raise MissingInputError(f"{path} is not there; needed is a file of polygons or a raster")
+
+
+def from_geometry(geometry: BaseGeometry, crs: CRS | None, *, name: str) -> Polygons:
+    """The polygons of one geometry from memory.
+
+    Raises:
+        InputError: It has no area.
+    """
+    return Polygons(_usable(np.array([geometry], dtype=object), name)[0], crs)
+
+
+def burn(
+    polygons: Polygons,
+    values: NDArray[Any],
+    geobox: GeoBox,
+    *,
+    fill: int,
+    dtype: DTypeLike,
+    all_touched: bool = False,
+) -> NDArray[Any]:
+    """The value of the last polygon in the file that holds each pixel's centre, `(row, col)`.
+
+    Args:
+        polygons: What to burn.
+        values: One value a polygon.
+        geobox: The grid.
+        fill: Value outside all polygons.
+        dtype: Of the result.
+        all_touched: Whether a pixel counts that a polygon touches anywhere.
+
+    Raises:
+        GridError: The grid has no CRS and the polygons have one, or the other way round.
+    """
+    indexes, geometries = near(polygons, geobox)
+    if not len(indexes):
+        return np.full(tuple(geobox.shape), fill, dtype)
+    # In pixels, so that rotated and south-up grids need no care.
+    burnt = rasterio.features.rasterize(
+        zip(geometries, values[indexes].tolist(), strict=True),
+        out_shape=tuple(geobox.shape), fill=fill, dtype=np.dtype(dtype).name, all_touched=all_touched,
+    )  # fmt: skip
+    return np.asarray(burnt)
+
+
+def near(polygons: Polygons, geobox: GeoBox) -> tuple[NDArray[np.int64], Geometries]:
+    """Positions, in order, and shapes in pixels `(col, row)` of the polygons whose bounds meet the grid.
+
+    Raises:
+        GridError: The grid has no CRS and the polygons have one, or the other way round.
+    """
+    crs, target = polygons.crs, geobox.crs
+    if (crs is None) != (target is None):
+        raise GridError("the scene has no CRS, so polygons cannot be placed on it; give it one with crs: EPSG:...")
+    place = _neighbourhood(geobox, crs)
+    hits = np.arange(len(polygons)) if place is None else np.sort(polygons.tree.query(shapely.box(*place)))
+    if same_crs(crs, target):
+        moved = _moved(polygons.geometries[hits], None, geobox)
+    else:
+        dense = polygons.dense[hits]
+        moved = _moved(dense if place is None else shapely.clip_by_rect(dense, *place), crs, geobox)
+    meets = _meets(moved, geobox)
+    return hits[meets].astype(np.int64), moved[meets]
+
+
+def onto_crs(polygons: Polygons, crs: CRS) -> Geometries:
+    """The polygons in another CRS, their long edges bent with it.
+
+    Raises:
+        GridError: The polygons have no CRS, or no place there.
+    """
+    source = polygons.crs
+    if source is None:
+        raise GridError("polygons without a CRS have no place in another; give it with crs: EPSG:...")
+    if same_crs(source, crs):
+        return polygons.geometries
+    moved = shapely.transform(polygons.dense, lambda x, y: transform(x, y, source, crs), interleaved=False)
+    if not np.isfinite(shapely.bounds(moved)).all():
+        raise GridError(f"polygons in {source} have no place in {crs}")
+    return np.asarray(moved)
+
+
+def _meets(shapes: Geometries, geobox: GeoBox) -> NDArray[np.bool_]:
+    """Which shapes in pixels have bounds that meet the grid; shapes without a place there do not."""
+    rows, cols = geobox.shape
+    left, top, right, bottom = shapely.bounds(shapes).reshape(-1, 4).T
+    with np.errstate(invalid="ignore"):
+        return np.asarray((left < cols) & (right > 0) & (top < rows) & (bottom > 0) & np.isfinite(right + bottom))
+
+
+def _moved(shapes: Geometries, crs: CRS | None, geobox: GeoBox) -> Geometries:
+    """Shapes of `crs` (None: the grid's own) in pixels `(col, row)` of the grid."""
+    inverse = ~geobox.affine
+
+    def onto(x: NDArray[Any], y: NDArray[Any]) -> tuple[Any, Any]:
+        if crs is not None and geobox.crs is not None:
+            x, y = transform(x, y, crs, geobox.crs)
+        col, row = inverse @ (x, y)
+        return col, row
+
+    return np.asarray(shapely.transform(shapes, onto, interleaved=False))
+
+
+def _neighbourhood(geobox: GeoBox, crs: CRS | None) -> tuple[float, float, float, float] | None:
+    """Left, bottom, right, top around the grid in `crs`; None where the grid has no simple place there."""
+    rows, cols = geobox.shape
+    col, row = np.meshgrid(np.linspace(-1, cols + 1, 17), np.linspace(-1, rows + 1, 17))
+    x, y = map(np.ravel, cast("Any", geobox.affine) @ (col, row))
+    if crs is not None and geobox.crs is not None:
+        x, y = transform(x, y, geobox.crs, crs)
+    wide, high = float(np.ptp(x)), float(np.ptp(y))
+    if not math.isfinite(wide + high) or (crs is not None and crs.geographic and wide > 180):
+        return None
+    left, right, bottom, top = float(x.min()), float(x.max()), float(y.min()), float(y.max())
+    return left - wide / 10, bottom - high / 10, right + wide / 10, top + high / 10
+
+
+def _signature(path: str) -> tuple[int, int]:
+    """What changes when a local file is replaced."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _is_parquet(path: str) -> bool:
+    return Path(path).suffix.lower() in PARQUET_SUFFIXES
+
+
+@lru_cache(maxsize=16)
+def _read(file: PolygonFile, _signature: tuple[int, int]) -> Polygons:
+    missing = [name for name in file.columns if name not in file.fields()]
+    if missing:
+        have = ", ".join(file.fields()) or "none"
+        raise InputError(f"{file.path} has no column {', '.join(missing)}; its columns are {have}")
+    wkt, geometries, columns = _parquet_content(file) if _is_parquet(file.path) else _ogr_content(file)
+    crs = crs_named(file.crs) if file.crs else _crs(wkt, file.path)
+    usable, kept = _usable(geometries, file.path)
+    return Polygons(usable, crs, {name: values[kept] for name, values in columns.items()})
+
+
+def _crs(wkt: str | None, path: str) -> CRS:
+    if not wkt:
+        raise GridError(f"{path} has no CRS, so its polygons have no place; give it with crs: EPSG:...")
+    try:
+        return CRS(wkt)
+    except (CRSError, ValueError) as error:
+        raise GridError(f"{path} has a CRS that is not understood; give it with crs: EPSG:...") from error
+
+
+_Content = tuple[str | None, Geometries, dict[str, NDArray[Any]]]
+
+
+def _ogr_content(file: PolygonFile) -> _Content:
+    layer = _layer(file.path, file.layer)
+    try:
+        meta, _, wkb, fields = pyogrio.raw.read(
+            os.fspath(file.path), layer=layer, columns=list(file.columns), force_2d=True
+        )
+    except (DataSourceError, DataLayerError, ValueError) as error:
+        raise ReadError(f"{file.path} cannot be read: {one_line(error)}") from error
+    if wkb is None:
+        raise InputError(f"layer {layer} of {file.path} has no geometries; needed are polygons")
+    columns = dict(zip(map(str, meta["fields"]), fields, strict=True))
+    geometries = shapely.from_wkb(wkb, on_invalid="fix" if hasattr(shapely, "make_valid") else "ignore")
+    return meta["crs"], np.asarray(geometries, dtype=object), columns
+
+
+def _parquet(path: str) -> Any:
+    import geopandas as gpd  # noqa: PLC0415 - heavy, and only GeoParquet needs it
+
+    require_file(path)
+    try:
+        return gpd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ReadError(f"{path} cannot be read as GeoParquet: {one_line(error)}") from error
+
+
+def _parquet_content(file: PolygonFile) -> _Content:
+    frame = _parquet(file.path)
+    columns = {name: frame[name].to_numpy() for name in file.columns}
+    wkt = None if frame.crs is None else frame.crs.to_wkt()
+    return wkt, np.asarray(shapely.force_2d(frame.geometry.to_numpy()), dtype=object), columns
+
+
+def _layer(path: str, wanted: str | None) -> str:
+    """Name of the layer to read."""
+    require_file(path)
+    try:
+        layers = pyogrio.list_layers(path).tolist()
+    except DataSourceError as error:
+        raise ReadError(f"{path} cannot be opened as a vector file: {one_line(error)}") from error
+    names = [str(name) for name, _ in layers]
+    if wanted is not None and wanted not in names:
+        raise InputError(f"{path} has no layer {wanted}; its layers are {', '.join(names)}")
+    shaped = [str(name) for name, kind in layers if kind is not None]
+    areal = [str(name) for name, kind in layers if kind is not None and "Polygon" in kind]
+    found = [wanted] if wanted else areal or shaped
+    if not found:
+        raise InputError(f"{path} has no layer with geometries; needed are polygons")
+    if not wanted and len(found) > 1:
+        logger.info("%s has layers %s; the first is read, layer: NAME takes another", path, ", ".join(found))
+    return found[0]
+
+
+def _usable(geometries: Geometries, name: str) -> tuple[Geometries, NDArray[np.int64]]:
+    """Valid polygons, and where they stood; what is repaired or left out is counted in the log.
+
+    Raises:
+        InputError: None is left.
+    """
+    if not len(geometries):
+        raise InputError(f"{name} is empty; needed is at least one polygon")
+    broken = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
+    whole = geometries.copy()
+    whole[broken] = shapely.make_valid(geometries[broken])
+    areal = np.array([_areal(shape) for shape in whole], dtype=object)
+    kept = np.flatnonzero(~shapely.is_missing(areal))
+    if not len(kept):
+        raise InputError(f"{name} has {len(geometries)} shapes but no polygon with an area; needed is at least one")
+    if broken.any() or len(kept) < len(geometries):
+        logger.warning(
+            "%s: %d of %d shapes were repaired, %d without an area are left out",
+            name, int(broken.sum()), len(geometries), len(geometries) - len(kept),
+        )  # fmt: skip
+    return areal[kept], kept.astype(np.int64)
+
+
+def _areal(shape: BaseGeometry | None) -> BaseGeometry | None:
+    """The polygons of a shape; None where it has none."""
+    if shape is None or shape.is_empty or shapely.get_dimensions(shape) < 2:
+        return None
+    if shape.geom_type in ("Polygon", "MultiPolygon"):
+        return shape
+    return shapely.MultiPolygon(list(_flat(shape.geoms)))
+
+
+def _flat(shapes: Iterable[BaseGeometry]) -> Iterable[BaseGeometry]:
+    for shape in shapes:
+        if hasattr(shape, "geoms"):
+            yield from _flat(shape.geoms)
+        elif shape.geom_type == "Polygon" and not shape.is_empty:
+            yield shape
