@@ -6,8 +6,10 @@ the signatures of these classes are the schema of the YAML file.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
+import re
 import shutil
 import signal
 import warnings
@@ -15,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,7 +76,7 @@ class FitResult:
         return f"{self.model}: validation accuracy {accuracy:.3f}, mean IoU {mean_iou:.3f}"
 
 
-class FitCLI(LightningCLI):  # type: ignore[misc] # Lightning ships no types for it
+class FitCLI(LightningCLI):
     """`name`, `data`, `model`, `trainer`, `early_stopping` and what belongs to the run, parsed and built."""
 
     def __init__(self, args: Sequence[str]) -> None:
@@ -115,7 +118,7 @@ class FitCLI(LightningCLI):  # type: ignore[misc] # Lightning ships no types for
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path(self.config.runs) / self.config.name
+        return Path(self.config.runs, self.config.name)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the run's own logs, history and checkpoints."""
@@ -179,14 +182,22 @@ def _parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], 
 def shortened(message: str) -> str:
     r"""The one line of a parser's message that says what is wrong.
 
-    >>> shortened("Validation failed: Key 'data.patch' is not expected\n  more")
-    "the configuration does not fit: Key 'data.patch' is not expected"
+    >>> shortened("Validation failed: Group 'data' does not accept option 'patch'\n  more")
+    "the configuration does not fit: Group 'data' does not accept option 'patch'"
     """
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    text = lines[0] if lines else "no reason given"
-    for prefix in ("Validation failed: ", "error: "):
-        text = text.removeprefix(prefix)
-    return f"the configuration does not fit: {text[:300]}"
+    text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"the configuration does not fit: {text.removeprefix('Validation failed: ')[:300]}{_near(text)}"
+
+
+def _near(text: str) -> str:
+    """What an unknown key may have meant."""
+    found = re.search(r"(?:Group '(\w+)' does not accept option|Option) '([\w.]+)'", text)
+    known = {"data": SceneDataModule, "model": SegmentationTask, "trainer": Trainer}.get(found[1]) if found else None
+    if not found or known is None:
+        return ""
+    near = get_close_matches(found[2], inspect.signature(known).parameters, n=3, cutoff=0.5)
+    return f"; near it are {', '.join(near)}" if near else ""
 
 
 def _check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:

@@ -58,15 +58,11 @@ def augment_batch(
 
 def turn_batch(planes: dict[str, torch.Tensor], turns: torch.Tensor) -> dict[str, torch.Tensor]:
     """All planes of patch `k` turned by `turns[k] % 4` quarters, and then mirrored where `turns[k]` is 4 and more."""
-    chosen = {turn: torch.nonzero(turns == turn).flatten() for turn in turns.unique().tolist()}
-    turned = {}
+    turned = {name: torch.empty_like(plane) for name, plane in planes.items()}
     for name, plane in planes.items():
-        out = torch.empty_like(plane)
-        for turn, which in chosen.items():
-            at = which.to(plane.device)
-            part = torch.rot90(plane[at], turn % 4, (-2, -1))
-            out[at] = part.flip(-1) if turn >= 4 else part
-        turned[name] = out
+        for k, turn in enumerate(turns.tolist()):
+            view = torch.rot90(plane[k], turn % 4, (-2, -1))
+            turned[name][k] = view.flip(-1) if turn >= 4 else view
     return turned
 
 

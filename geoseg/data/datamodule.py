@@ -22,7 +22,6 @@ from geoseg.data.patches import (
     VALIDATION,
     SceneArrays,
     decode_scene,
-    image_dtype,
     store_bytes,
 )
 from geoseg.data.sampling import ClassIndex, PatchBatches, PatchSampler, validation_windows
@@ -114,7 +113,7 @@ class SceneDataModule(LightningDataModule):
         grids = [grid_at(image.geobox, self._gsd_m) for image in images]
         self.gsd_m = ground_gsd_m(grids[0])
         sizes = [
-            store_bytes((grid.shape[0], grid.shape[1]), bands=len(image.bands), dtype=image_dtype(image))
+            store_bytes((grid.shape[0], grid.shape[1]), bands=len(image.bands), dtype=image.dtype)
             for grid, image in zip(grids, images, strict=True)
         ]
         folder = self._store_folder() if sum(sizes) > self._cap_bytes else None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from math import hypot, isfinite
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Geod, Transformer
 from rasterio import features
 from rasterio.transform import Affine
-from shapely import simplify, to_geojson, union_all
 from shapely.geometry import shape
 
 from geoseg.errors import GridError, InputError
@@ -32,15 +33,22 @@ def ground_gsd_m(geobox: GeoBox) -> tuple[float, float]:
     if geobox.crs is None:
         raise GridError("the scene has no CRS, so its pixels have no size on the ground; give crs: EPSG:... beside it")
     rows, cols = geobox.shape
-    ends = [geobox.affine * at for at in _steps(rows / 2, cols / 2)]
-    to_degrees = Transformer.from_crs(geobox.crs.proj, "OGC:CRS84", always_xy=True)
-    lon, lat = to_degrees.transform(*zip(*ends, strict=True))
+    ends = np.array([geobox.affine @ at for at in _steps(rows / 2, cols / 2)])
+    lon, lat = _degrees(geobox, ends[:, 0], ends[:, 1])
     down, across = (WGS84.inv(lon[k], lat[k], lon[k + 1], lat[k + 1])[2] for k in (0, 2))
     if not (isfinite(down) and isfinite(across) and down > 0 and across > 0):
         raise GridError(f"the scene's centre lies outside the area of its CRS {geobox.crs}; check the scene's CRS")
     a, b, _, d, e, _ = geobox.affine[:6]
     unit_m = geobox.crs.proj.axis_info[0].unit_conversion_factor if geobox.crs.projected else 0.0
     return _nominal(down, hypot(b, e) * unit_m), _nominal(across, hypot(a, d) * unit_m)
+
+
+def _degrees(geobox: GeoBox, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Longitude and latitude of coordinates in the grid's CRS."""
+    if geobox.crs is None:
+        raise GridError("the scene has no CRS, so its pixels have no place on the ground; give crs: EPSG:... beside it")
+    moved = Transformer.from_crs(geobox.crs.proj, "OGC:CRS84", always_xy=True).transform(x, y)
+    return np.asarray(moved[0]), np.asarray(moved[1])
 
 
 def _steps(row: float, col: float) -> list[tuple[float, float]]:
@@ -71,7 +79,7 @@ def grid_at(geobox: GeoBox, gsd_m: float | None) -> GeoBox:
     new_rows, new_cols = max(1, round(rows * now[0] / gsd_m)), max(1, round(cols * now[1] / gsd_m))
     if (new_rows, new_cols) == (rows, cols):
         return geobox
-    scaled = geobox.affine * Affine.scale(cols / new_cols, rows / new_rows)
+    scaled = geobox.affine @ Affine.scale(cols / new_cols, rows / new_rows)
     return GeoBox((new_rows, new_cols), scaled, geobox.crs)
 
 
@@ -80,31 +88,33 @@ def lonlat_mesh(geobox: GeoBox, *, nodes: int = 65) -> NDArray[np.float64]:
     rows, cols = geobox.shape
     col, row = np.meshgrid(np.linspace(0.5, cols - 0.5, nodes), np.linspace(0.5, rows - 0.5, nodes))
     a, b, c, d, e, f = geobox.affine[:6]
-    to_degrees = Transformer.from_crs(geobox.crs.proj, "OGC:CRS84", always_xy=True)
-    return np.stack(to_degrees.transform(a * col + b * row + c, d * col + e * row + f))
+    return np.stack(_degrees(geobox, a * col + b * row + c, d * col + e * row + f))
 
 
-def outline(masks: list[tuple[NDArray[np.bool_], GeoBox]], *, longest_px: int = 256) -> dict[str, Any] | None:
+def outline(masks: list[tuple[NDArray[np.bool_], GeoBox]], *, longest_px: int = 96) -> dict[str, Any] | None:
     """A GeoJSON geometry in WGS 84 degrees that outlines the True pixels of all masks; None where there are none.
 
-    Drawn at a coarse resolution (at most `longest_px` a side): it says where, not exactly how far.
+    Drawn on cells of which at most `longest_px` make a side: it says where, not exactly how far.
     """
-    parts = []
+    parts: list[Any] = []
     for mask, geobox in masks:
         step = max(1, -(-max(mask.shape) // longest_px))
-        coarse = np.ascontiguousarray(mask[::step, ::step])
-        found = features.shapes(coarse.view(np.uint8), mask=coarse, transform=geobox.affine * Affine.scale(step))
+        coarse = _any_in_cells(mask, step)
+        found = features.shapes(coarse.view(np.uint8), mask=coarse, transform=geobox.affine @ Affine.scale(step))
         parts += [_in_degrees(shape(geometry), geobox) for geometry, _ in found]
     if not parts:
         return None
-    import json
+    return dict(json.loads(shapely.to_geojson(shapely.simplify(shapely.union_all(parts), 1e-6))))
 
-    return dict(json.loads(to_geojson(simplify(union_all(parts), 1e-6))))
+
+def _any_in_cells(mask: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
+    """True where a cell of `step` x `step` pixels holds a True pixel."""
+    rows, cols = (-(-size // step) for size in mask.shape)
+    padded = np.zeros((rows * step, cols * step), np.bool_)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    return np.asarray(padded.reshape(rows, step, cols, step).any((1, 3)))
 
 
 def _in_degrees(polygon: Any, geobox: GeoBox) -> Any:
-    import shapely
-
-    to_degrees = Transformer.from_crs(geobox.crs.proj, "OGC:CRS84", always_xy=True)
-    moved = shapely.transform(polygon, lambda xy: np.column_stack(to_degrees.transform(xy[:, 0], xy[:, 1])))
+    moved = shapely.transform(polygon, lambda xy: np.column_stack(_degrees(geobox, xy[:, 0], xy[:, 1])))
     return shapely.set_precision(moved, 1e-6)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import InputError, OutputError
+from geoseg.io.grids import crop
 from geoseg.io.sources import Source
 from geoseg.legend import Legend
+from geoseg.tiling import Window
 
 IGNORE_INDEX = -100  # what torch's losses skip
 OUTSIDE, TRAINING, VALIDATION = 0, 1, 2  # values of SceneArrays.part
@@ -98,12 +100,12 @@ def decode_scene(
     top, left, box = _bounding_box(grid, inside, name)
     rows, cols = box.shape
     label_dtype = np.dtype(np.uint8 if legend.no_index == 255 else np.uint16)
-    pixels = _allocate(folder, "pixels", (len(image.bands), rows, cols), kept_dtype(image_dtype(image)))
+    pixels = _allocate(folder, "pixels", (len(image.bands), rows, cols), kept_dtype(image.dtype))
     valid = _allocate(folder, "valid", (rows, cols), np.dtype(np.bool_))
     index = _allocate(folder, "labels", (rows, cols), label_dtype)
     part = _allocate(folder, "part", (rows, cols), np.dtype(np.uint8))
     for start, stop in row_blocks(pixels.shape, pixels.dtype):
-        block = box[start:stop, :]
+        block = crop(box, Window(start, 0, stop - start, cols))
         seen, told = image.read(block), labels.read(block)
         usable = seen.valid & inside[top + start : top + stop, left : left + cols]
         pixels[:, start:stop] = seen.pixels
@@ -120,12 +122,6 @@ def decode_scene(
     )
 
 
-def image_dtype(image: Source) -> np.dtype[Any]:
-    """The dtype that `image.read` gives; found by reading one pixel where the source does not say."""
-    declared = getattr(image, "dtype", None)
-    return np.dtype(declared) if declared is not None else image.read(image.geobox[:1, :1]).dtype
-
-
 def row_blocks(shape: Sequence[int], dtype: np.dtype[Any]) -> Iterator[tuple[int, int]]:
     """Starts and stops of row blocks of about 64 MiB over `(band, row, col)`."""
     bands, rows, cols = shape
@@ -139,7 +135,7 @@ def _bounding_box(grid: GeoBox, inside: NDArray[np.bool_], name: str) -> tuple[i
     if not rows.size:
         raise InputError(f"the region of {name} holds none of its pixels")
     top, left = int(rows[0]), int(cols[0])
-    return top, left, grid[top : int(rows[-1]) + 1, left : int(cols[-1]) + 1]
+    return top, left, crop(grid, Window(top, left, int(rows[-1]) + 1 - top, int(cols[-1]) + 1 - left))
 
 
 def _allocate(folder: Path | None, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

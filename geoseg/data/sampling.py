@@ -93,7 +93,7 @@ class PatchSampler(Sampler[NDArray[np.int64]]):
 
     def _pixel(self, class_index: int, pick: float) -> NDArray[np.int64]:
         positions = self.index.positions[class_index]
-        return positions[int(pick * len(positions))].astype(np.int64)
+        return np.asarray(positions[int(pick * len(positions))], np.int64)
 
 
 def place_windows(corners: NDArray[np.int64], shapes: NDArray[np.int64], patch_px: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 from scipy import ndimage
@@ -18,7 +19,9 @@ from geoseg.data.grids import ground_gsd_m, lonlat_mesh
 from geoseg.data.patches import OUTSIDE, TRAINING, VALIDATION, SceneArrays
 from geoseg.data.statistics import class_pixels
 from geoseg.errors import InputError
+from geoseg.io.grids import crop
 from geoseg.io.regions import region_mask
+from geoseg.tiling import Window
 
 EARTH_RADIUS_M = 6_371_007.2  # authalic sphere
 SPARSE_SHARE = 0.05  # labels on less of the scene than this come as single polygons
@@ -149,7 +152,7 @@ def choose_units(counts: NDArray[np.int64], *, share: float, rng: np.random.Gene
     """Units whose sums come near to `share` of every class.
 
     Units are tried in random order, and one is taken where that brings the shares nearer to the goal (squared distance,
-    every class alike). No class loses more than half of its pixels, so one that lies in a single unit stays in training.
+    every class alike). No class loses more than half of its pixels: one that lies in a single unit stays in training.
 
     Args:
         counts: Labelled pixels, `(unit, class)`.
@@ -175,7 +178,7 @@ def choose_units(counts: NDArray[np.int64], *, share: float, rng: np.random.Gene
 
 
 def _polygon_units(scenes: Sequence[SceneArrays]) -> list[NDArray[np.int64]]:
-    """The number of the connected patch of labels that each pixel lies in, counted on from scene to scene, or -1."""
+    """The number of the connected patch of labels at each pixel, counted on from scene to scene, or -1."""
     units, before = [], 0
     for scene in scenes:
         patches, count = ndimage.label(scene.labels != scene.no_label, structure=np.ones((3, 3)))
@@ -235,7 +238,7 @@ def _seen_from(
 ) -> NDArray[np.bool_]:
     """Validation pixels of every scene on the grid of scene `k`, padded by `pad` (row, col) pixels."""
     seen = np.pad(masks[k], [(pad[0], pad[0]), (pad[1], pad[1])])
-    target = scenes[k].geobox.pad(pad[1], pad[0])
+    target = crop(scenes[k].geobox, Window(-pad[0], -pad[1], seen.shape[0], seen.shape[1]))
     for other, mask in enumerate(masks):
         source = scenes[other].geobox
         if other == k or not mask.any() or not _meet(source, target):
@@ -245,16 +248,17 @@ def _seen_from(
             mask.view(np.uint8), moved, src_transform=source.affine, src_crs=str(source.crs),
             dst_transform=target.affine, dst_crs=str(target.crs), resampling=Resampling.max,
         )  # fmt: skip
-        seen |= moved > 0
+        # A ring of one pixel more: the two grids' pixels do not coincide, and the buffer is to be kept all the same.
+        seen |= ndimage.binary_dilation(moved > 0, np.ones((3, 3)))
     return seen
 
 
-def _meet(a: Any, b: Any) -> bool:
-    return (
-        bool(a.geographic_extent.intersects(b.geographic_extent))
-        if a.crs != b.crs
-        else bool(a.extent.intersects(b.extent))
-    )
+def _meet(a: GeoBox, b: GeoBox) -> bool:
+    """Whether two grids may share ground: their boxes in degrees, widened a little, overlap."""
+    meshes = (lonlat_mesh(geobox, nodes=9) for geobox in (a, b))
+    boxes = [(mesh.min((1, 2)) - 0.01, mesh.max((1, 2)) + 0.01) for mesh in meshes]
+    (low_a, high_a), (low_b, high_b) = boxes
+    return bool((np.maximum(low_a, low_b) <= np.minimum(high_a, high_b)).all())
 
 
 def _grown_box(mask: NDArray[np.bool_], pad: list[int]) -> tuple[slice, slice]:

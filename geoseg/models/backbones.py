@@ -26,7 +26,7 @@ def encoder_name(name: str) -> str:
     bare = name.removeprefix(TIMM_PREFIX)
     if timm.is_model(bare):
         return TIMM_PREFIX + bare
-    names = [*smp_encoders(), *timm.list_models()]
+    names = sorted({*smp_encoders(), *timm.list_models()})
     near = get_close_matches(bare, names, n=5, cutoff=0.5) or ["resnet18", "mobilenet_v2", "convnext_tiny"]
     raise InputError(
         f"encoder '{name}' is unknown; near it are {', '.join(near)}; "

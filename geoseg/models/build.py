@@ -51,7 +51,8 @@ def _smp_builder(architecture: type[nn.Module]) -> Callable[[ModelSpec, str | No
         network = _assemble(architecture, spec, options, name, weights)
         dropout = float(spec.options.get("dropout", 0.0))
         if dropout:
-            network.segmentation_head = nn.Sequential(nn.Dropout2d(dropout), network.segmentation_head)
+            head = network.get_submodule("segmentation_head")
+            network.segmentation_head = nn.Sequential(nn.Dropout2d(dropout), head)
         return network
 
     return build

@@ -38,12 +38,12 @@ class Scores:
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of each class (Jaccard index)."""
         hits = np.diag(self.matrix)
-        return _over(hits, self.matrix.sum(0) + self.matrix.sum(1) - hits)
+        return np.asarray(_over(hits, self.matrix.sum(0) + self.matrix.sum(1) - hits))
 
     @property
     def f1(self) -> NDArray[np.float64]:
         """Harmonic mean of precision and recall of each class."""
-        return _over(2 * np.diag(self.matrix), self.matrix.sum(0) + self.matrix.sum(1))
+        return np.asarray(_over(2 * np.diag(self.matrix), self.matrix.sum(0) + self.matrix.sum(1)))
 
     @property
     def mean_iou(self) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import nn
 
@@ -203,7 +204,7 @@ class SegmentationTask(LightningModule):
         classes = zip(self.class_names, scores.iou.tolist(), strict=True)
         self.log_dict({f"val/iou/{name}": value for name, value in classes if not math.isnan(value)})
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW without decay on biases and norms, and the schedule by step."""
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         groups = [
@@ -245,7 +246,7 @@ def use_bf16(choice: str, device: torch.device) -> bool:
     if choice != "auto":
         return choice == "yes"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and cpu_has_bf16()
 
 

@@ -1,0 +1,93 @@
+"""Ground sizes against the ellipsoid's formulas, grids at another resolution, outlines."""
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from shapely.geometry import Point, shape
+
+from geoseg.data.grids import grid_at, ground_gsd_m, lonlat_mesh, outline
+from geoseg.errors import GridError, InputError
+
+A, F = 6378137.0, 1 / 298.257223563  # WGS 84
+E2 = F * (2 - F)
+
+
+def metres_per_degree(lat: float) -> tuple[float, float]:
+    """Along the meridian and along the parallel, from the ellipsoid's radii of curvature."""
+    s = np.sin(np.radians(lat)) ** 2
+    meridian = A * (1 - E2) / (1 - E2 * s) ** 1.5
+    normal = A / np.sqrt(1 - E2 * s)
+    return np.radians(meridian), np.radians(normal * np.cos(np.radians(lat)))
+
+
+def test_a_metric_grid_keeps_its_own_pixel_size(grid):
+    assert ground_gsd_m(grid(100, 80)) == (10.0, 10.0)
+
+
+@given(st.floats(-75, 75))
+def test_degrees_become_metres_by_latitude(lat):
+    geobox = GeoBox((20, 30), Affine(0.002, 0, 10.0, 0, -0.001, lat + 0.01), "EPSG:4326")
+    down, across = ground_gsd_m(geobox)
+    along_meridian, along_parallel = metres_per_degree(lat)
+    assert down == pytest.approx(along_meridian * 0.001, rel=1e-5)
+    assert across == pytest.approx(along_parallel * 0.002, rel=1e-5)
+
+
+def test_web_mercator_at_60_degrees_is_half_as_large_as_it_says():
+    geobox = GeoBox((10, 10), Affine(100, 0, 0, 0, -100, 8_399_738 + 500), "EPSG:3857")
+    assert ground_gsd_m(geobox) == pytest.approx((50.1, 50.1), abs=0.3)
+
+
+def test_feet_become_metres():
+    geobox = GeoBox((10, 10), Affine(10, 0, 900_000, 0, -10, 900_000), "EPSG:2249")  # Massachusetts, US survey feet
+    assert ground_gsd_m(geobox) == pytest.approx((3.048006, 3.048006), rel=1e-6)
+
+
+@pytest.mark.parametrize("crs", [None, "EPSG:32633"])
+def test_a_place_outside_its_crs_is_refused(crs):
+    west = 0 if crs is None else 1e12
+    with pytest.raises(GridError, match="CRS"):
+        ground_gsd_m(GeoBox((10, 10), Affine(10, 0, west, 0, -10, 0), crs))
+
+
+@given(st.integers(8, 400), st.integers(8, 400), st.floats(3, 40))
+def test_another_resolution_keeps_the_extent(rows, cols, gsd_m):
+    before = GeoBox((rows, cols), Affine(10, 0, 5e5, 0, -10, 5.2e6), "EPSG:32633")
+    after = grid_at(before, gsd_m)
+    assert after.extent.boundingbox.bbox == pytest.approx(before.extent.boundingbox.bbox, abs=1e-6)
+    assert abs(after.shape[0] * gsd_m - rows * 10) <= gsd_m / 2 + 1e-6 or after.shape[0] == 1
+
+
+def test_without_a_resolution_the_grid_stays_the_same_object(grid):
+    assert grid_at(grid(5, 5), None) == grid(5, 5)
+    assert grid_at(grid(5, 5), 10.0) == grid(5, 5)
+
+
+def test_a_resolution_of_nothing_is_refused(grid):
+    with pytest.raises(InputError, match="above 0"):
+        grid_at(grid(5, 5), 0.0)
+
+
+def test_the_mesh_spans_the_pixel_centres(grid):
+    lon, lat = lonlat_mesh(grid(1000, 1000), nodes=3)
+    assert lon[0, 0] == pytest.approx(15.0, abs=1e-3)  # the zone's central meridian, 5 m east of it
+    assert lat[0, 0] > lat[1, 0] > lat[2, 0]
+
+
+def test_an_outline_holds_the_pixels_and_no_others(grid):
+    geobox = grid(64, 64)
+    mask = np.zeros((64, 64), bool)
+    mask[10:20, 30:50] = True
+    found = shape(outline([(mask, geobox)]))
+    lon, lat = lonlat_mesh(geobox, nodes=64)
+    inside = np.array(
+        [[found.contains(Point(*at)) for at in zip(*row, strict=True)] for row in zip(lon, lat, strict=True)]
+    )
+    np.testing.assert_array_equal(inside, mask)
+
+
+def test_an_outline_of_nothing_is_none(grid):
+    assert outline([(np.zeros((4, 4), bool), grid(4, 4))]) is None
