@@ -70,8 +70,8 @@ class Axis:
 
     @property
     def stride(self) -> int:
-        """Pixels from one tile to the next."""
-        return self.tile - self.overlap
+        """Pixels from one tile to the next; a whole tile where there is one only, which may be below the overlap."""
+        return self.tile - self.overlap if self.count > 1 else self.tile
 
     def cell(self, index: int) -> tuple[int, int]:
         """Start and stop of the pixels that tile `index` is first to cover and none before it starts."""
@@ -96,7 +96,8 @@ class Axis:
 class Tiling:
     """Overlapping tiles over a scene.
 
-    Every pixel of the scene lies in at least one tile and, with an overlap of at most half a tile, in at most four.
+    Every pixel of the scene lies in at least one tile and, with an overlap of at most half of `tile_shape`, in at most
+    four.
     Tiles start inside the scene; the last of a row or column may reach beyond it.
     """
 

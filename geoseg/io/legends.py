@@ -19,11 +19,13 @@ from odc.geo.geobox import GeoBox
 
 from geoseg.errors import LegendError, MissingInputError, ReadError
 from geoseg.io.cog import LEGEND_TAG
+from geoseg.io.grids import crop
 from geoseg.io.handles import GDAL_ERRORS, dataset, gdal, one_line
 from geoseg.io.pam import BandNotes, band_notes
 from geoseg.io.protocol import Source
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend, LegendClass, default_color
+from geoseg.tiling import Window
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +194,7 @@ def _strips(geobox: GeoBox) -> Iterator[GeoBox]:
     rows, cols = geobox.shape
     step = max(1, STRIP_PX // cols)
     for row in range(0, rows, step):
-        yield geobox[row : min(row + step, rows), 0:cols]
+        yield crop(geobox, Window(row, 0, min(step, rows - row), cols))
 
 
 def _first_path(source: Any) -> str | None:
