@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from odc.geo.geobox import GeoBox
+from pyproj import Transformer
 from pyproj.exceptions import ProjError
 
 from geoseg.errors import OutputError
@@ -26,6 +28,8 @@ EXTENSIONS = (
 )
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 CHUNK_BYTES = 1 << 20
+SIDE_POINTS = 8  # a straight side on the map is a curve in longitude and latitude
+LARGEST_WIDTH_DEG = 180
 
 
 def map_item(
@@ -97,17 +101,29 @@ def write_item(path: Path, item: Mapping[str, Any]) -> Path:
 
 
 def _footprint(geobox: GeoBox) -> dict[str, Any] | None:
-    """The map's outline as GeoJSON in WGS 84 longitude and latitude; None where it has no place on the Earth."""
+    """The map's outline as GeoJSON in WGS 84 longitude and latitude, counter-clockwise.
+
+    None where the map has no place on the Earth, or crosses the antimeridian or a pole, where one ring cannot tell.
+    """
     if geobox.crs is None:
         return None
+    rows, cols = geobox.shape
+    share = np.arange(SIDE_POINTS) / SIDE_POINTS
+    col = cols * np.concatenate([0 * share, share, 0 * share + 1, 1 - share, [0]])
+    row = rows * np.concatenate([share, 0 * share + 1, 1 - share, 0 * share, [0]])
+    affine = geobox.affine
     try:
-        outline = geobox.extent.to_crs("EPSG:4326", resolution=max(geobox.extent.geom.length / 32, 1e-9))
-    except (ProjError, ValueError):
+        to_degrees = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True)
+        lon, lat = to_degrees.transform(
+            affine.a * col + affine.b * row + affine.c, affine.d * col + affine.e * row + affine.f
+        )
+    except ProjError:
         return None
-    if outline.is_empty or outline.geom.geom_type != "Polygon":
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()) or np.ptp(lon) > LARGEST_WIDTH_DEG:
         return None
-    ring = [[round(x, 7), round(y, 7)] for x, y in outline.exterior.coords]
-    return {"type": "Polygon", "coordinates": [ring]}
+    ring = [[round(float(x), 7), round(float(y), 7)] for x, y in zip(lon, lat, strict=True)]
+    clockwise = np.sum(lon[:-1] * lat[1:] - lon[1:] * lat[:-1]) < 0  # the shoelace formula
+    return {"type": "Polygon", "coordinates": [ring[::-1] if clockwise else ring]}
 
 
 def _projection(geobox: GeoBox) -> dict[str, Any]:

@@ -1,0 +1,372 @@
+"""A job makes the outputs, carries on after a stop, and leaves nothing where it may not work."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+
+from geoseg.errors import InputError, ModelFileError, OutputError, OutputExistsError, ReadError
+from geoseg.infer import job
+from geoseg.infer.job import bytes_per_col, cells_for, run_job
+from geoseg.infer.scale import lattice_for
+from geoseg.legend import Legend
+
+Job = Callable[..., job.PredictResult]
+
+
+@pytest.fixture
+def run(legend: Legend, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Runs a job of many small blocks."""
+    monkeypatch.setattr(job, "STRIP_PX", 100)
+    monkeypatch.setattr(job, "BLOCK_PX", 5000)
+
+    def start(source: Any, predictor: Any, out: Path, **options: Any) -> job.PredictResult:
+        lattice = lattice_for(source.geobox.shape, tile_px=64, overlap_px=16, scale=(1.0, 1.0))
+        options.setdefault("model", {"name": "fake", "sha256": "00"})
+        return run_job(source, predictor=predictor, legend=legend, lattice=lattice, out=out, **options)
+
+    return start
+
+
+def failing(predictor: Any, *, after: int, error: BaseException) -> Any:
+    """The predictor, which fails once `after` tiles are done."""
+    function = predictor.function
+
+    def work(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        if predictor.tiles > after:
+            raise error
+        found: NDArray[np.float32] = function(pixels, valid)
+        return found
+
+    predictor.function = work
+    return predictor
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".json"}
+
+
+def test_the_outputs_are_on_the_scenes_grid_and_complete(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, legend: Legend
+) -> None:
+    valid = np.ones((230, 170), np.bool_)
+    valid[100:140, :60] = False
+    source = scene(230, 170, valid=valid)
+    result = run(source, positions(), tmp_path / "map.tif")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "map.confidence.tif", "map.qml", "map.stac.json", "map.tif", "map.tif.aux.xml",
+    ]  # fmt: skip
+    with rasterio.open(result.class_map) as file:
+        assert file.transform == source.geobox.affine
+        assert file.shape == (230, 170)
+        assert (file.crs.to_epsg(), file.nodata, file.dtypes) == (32633, 255, ("uint8",))
+        classes, tags = file.read(1), file.tags()
+        assert file.colormap(1)[7][:3] == legend.by_id(7).rgb
+    with rasterio.open(result.confidence) as file:
+        assert file.transform == source.geobox.affine
+        confidence = file.read(1)
+    assert ((classes != 255) == valid).all()
+    assert ((confidence <= 100) == valid).all()
+    assert result.valid_px == valid.sum()
+    assert result.blocks > 6
+    assert tags["GEOSEG_MODEL_NAME"] == "fake"
+    assert tags["GEOSEG_SOURCES"] == "memory.tif"
+    assert (tags["GEOSEG_BLEND"], tags["GEOSEG_OVERLAP_PX"]) == ("hann", "16 16")
+    assert "170 x 230 pixels" in str(result)
+
+
+def test_memory_and_blocks_do_not_change_a_byte(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, found = scene(230, 170), []
+    for number, strip in enumerate((48, 100, 5000)):
+        monkeypatch.setattr(job, "STRIP_PX", strip)
+        run(source, positions(), tmp_path / str(number) / "map.tif")
+        found.append(contents(tmp_path / str(number)))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    ("after", "kind"), [(5, KeyboardInterrupt), (9, ReadError), (14, KeyboardInterrupt), (18, ZeroDivisionError)]
+)
+def test_a_job_that_was_stopped_carries_on_to_the_same_bytes(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, *, after: int, kind: Any
+) -> None:
+    source = scene(230, 170)
+    whole = run(source, positions(), tmp_path / "whole" / "map.tif")
+    out = tmp_path / "stopped" / "map.tif"
+    with pytest.raises(kind):
+        run(source, failing(positions(), after=after, error=kind("stop")), out)
+    assert [path.name for path in out.parent.iterdir()] == ["map.tif.parts"]
+    predictor = positions()
+    again = run(source, predictor, out)
+    assert again.resumed > 0
+    assert predictor.tiles < whole.blocks * 4
+    assert contents(out.parent) == contents(tmp_path / "whole")
+
+
+def test_an_error_after_finished_blocks_says_how_to_go_on(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+) -> None:
+    with pytest.raises(ReadError, match=r"broken; \d+ of 10 blocks are kept in .*map.tif.parts: run the same again"):
+        run(scene(230, 170), failing(positions(), after=14, error=ReadError("broken")), tmp_path / "map.tif")
+
+
+def test_an_interruption_is_said_in_the_log(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(scene(230, 170), failing(positions(), after=14, error=KeyboardInterrupt()), tmp_path / "map.tif")
+    assert "interrupted; " in caplog.text
+    assert "run the same again to go on" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ReadError("broken"), KeyboardInterrupt(), ZeroDivisionError()])
+def test_nothing_is_left_where_no_block_was_finished(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, error: BaseException
+) -> None:
+    with pytest.raises(type(error)):
+        run(scene(230, 170), failing(positions(), after=0, error=error), tmp_path / "new" / "folder" / "map.tif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nan_is_never_written(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+) -> None:
+    predictor = positions()
+    predictor.function = lambda _, valid: np.full((3, *valid.shape), np.nan, np.float32)
+    with pytest.raises(ModelFileError, match="NaN"):
+        run(scene(64, 64), predictor, tmp_path / "map.tif")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [({"blend": "flat"}, "blend"), ({"model": {"name": "other", "sha256": "11"}}, "model")],
+)
+def test_parts_of_another_job_are_refused_and_overwritten_on_request(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, *, options: Any, changed: str
+) -> None:
+    source, out = scene(230, 170), tmp_path / "map.tif"
+    with pytest.raises(ReadError):
+        run(source, failing(positions(), after=14, error=ReadError("broken")), out)
+    before = sorted(path.name for path in (tmp_path / "map.tif.parts").iterdir())
+    with pytest.raises(OutputError, match=rf"parts of another job \(changed: {changed}\).*--overwrite"):
+        run(source, positions(), out, **options)
+    assert sorted(path.name for path in (tmp_path / "map.tif.parts").iterdir()) == before
+    result = run(source, positions(), out, overwrite=True, **options)
+    assert result.resumed == 0
+    assert not (tmp_path / "map.tif.parts").exists()
+
+
+def test_a_changed_scene_is_another_job(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+) -> None:
+    out = tmp_path / "map.tif"
+    with pytest.raises(ReadError):
+        run(scene(230, 170), failing(positions(), after=14, error=ReadError("broken")), out)
+    with pytest.raises(OutputError, match="changed: grid, source"):
+        run(scene(230, 171), positions(), out)
+
+
+@pytest.mark.parametrize("name", ["map.tif", "map.confidence.tif", "map.qml", "map.stac.json"])
+def test_existing_outputs_are_refused_before_any_work(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("mine")
+    predictor = positions()
+    with pytest.raises(OutputExistsError, match=f"{name} exists"):
+        run(scene(64, 64), predictor, tmp_path / "map.tif")
+    assert predictor.tiles == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    run(scene(64, 64), predictor, tmp_path / "map.tif", overwrite=True)
+    assert (tmp_path / name).read_bytes() != b"mine"
+
+
+def test_an_old_maps_notes_do_not_stay_beside_the_new_one(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+) -> None:
+    for name in ("map.tif.ovr", "map.confidence.tif.aux.xml"):
+        (tmp_path / name).write_text("old")
+    run(scene(64, 64), positions(), tmp_path / "map.tif")
+    assert not {"map.tif.ovr", "map.confidence.tif.aux.xml"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_input_is_never_the_output(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.tif").write_text("a scene")
+    with pytest.raises(InputError, match="also an input"):
+        run(scene(64, 64), positions(), Path("memory.tif"), overwrite=True)
+    assert Path("memory.tif").read_text() == "a scene"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    predictor = positions()
+    with pytest.raises(OutputError, match="cannot be made"):
+        run(scene(64, 64), predictor, tmp_path / "file" / "map.tif")
+    assert predictor.tiles == 0
+
+
+def test_something_foreign_in_the_place_of_the_parts_is_left_alone(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+) -> None:
+    (tmp_path / "map.tif.parts").mkdir()
+    (tmp_path / "map.tif.parts" / "thesis.txt").write_text("precious")
+    with pytest.raises(OutputError, match="no job's folder"):
+        run(scene(64, 64), positions(), tmp_path / "map.tif", overwrite=True)
+    assert (tmp_path / "map.tif.parts" / "thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"blend": "cosine"}, "known are hann"), ({"executor": "magic"}, "known are serial")]
+)
+def test_unknown_names_list_the_known_ones(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, *, options: Any, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        run(scene(64, 64), positions(), tmp_path / "map.tif", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_map_is_a_tif(scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must end in \.tif"):
+        run(scene(64, 64), positions(), tmp_path / "map.png")
+
+
+def test_a_full_disk_keeps_finished_blocks(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out, written = scene(230, 170), tmp_path / "map.tif", []
+    real = job.write_part
+
+    def full(path: Path, *args: Any, **options: Any) -> Path:
+        written.append(path)
+        if len(written) > 5:
+            raise OutputError(f"{path} cannot be written: No space left on device")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(job, "write_part", full)
+    with pytest.raises(OutputError, match=r"No space left on device; 2 of 10 blocks are kept"):
+        run(source, positions(), out)
+    monkeypatch.undo()
+    monkeypatch.setattr(job, "STRIP_PX", 100)
+    assert run(source, positions(), out).resumed == 2
+
+
+@pytest.mark.parametrize("stop_at", ["map.confidence.tif", "map.tif"])
+def test_a_stop_while_the_outputs_are_put_in_place_is_mended(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    *, stop_at: str,
+) -> None:  # fmt: skip
+    source, out = scene(230, 170), tmp_path / "map.tif"
+    replace = Path.replace
+
+    def stop(self: Path, target: Path) -> Path:
+        if self.parent.name == "done" and self.name == stop_at:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(source, positions(), out)
+    assert not out.exists()
+    predictor = positions()
+    run(source, predictor, out)
+    assert predictor.tiles == 0
+    assert out.exists()
+    assert not (tmp_path / "map.tif.parts").exists()
+
+
+def test_a_scene_without_valid_pixels_is_a_map_of_nodata_and_a_warning(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run(scene(80, 60, valid=np.zeros((80, 60), np.bool_)), positions(), tmp_path / "map.tif")
+    assert result.valid_px == 0
+    assert "no valid pixel" in caplog.text
+    with rasterio.open(result.class_map) as file:
+        assert (file.read(1) == 255).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (30, 33)])
+def test_small_scenes(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    result = run(scene(*shape), positions(), tmp_path / "map.tif")
+    with rasterio.open(result.class_map) as file:
+        assert file.shape == shape
+        assert np.isin(file.read(1), [3, 7, 12]).all()
+
+
+def test_progress_reaches_the_end_and_starts_at_what_is_finished(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+) -> None:
+    source, seen = scene(230, 170), []
+    with pytest.raises(ReadError):
+        run(source, failing(positions(), after=14, error=ReadError("broken")), tmp_path / "map.tif")
+    run(source, positions(), tmp_path / "map.tif", progress=lambda done, total: seen.append((done, total)))
+    assert seen[0][0] > 0
+    assert seen == sorted(seen)
+    assert seen[-1] == (230 * 170, 230 * 170)
+
+
+def test_the_stac_item_describes_the_files(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+) -> None:
+    result = run(scene(80, 60), positions(), tmp_path / "map.tif")
+    item = json.loads(result.item.read_text())
+    assert item["id"] == "map"
+    for asset in item["assets"].values():
+        assert (tmp_path / asset["href"]).stat().st_size == asset["file:size"]
+
+
+def test_the_style_holds_the_classes(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, legend: Legend
+) -> None:
+    result = run(scene(80, 60), positions(), tmp_path / "map.tif")
+    assert Legend.from_qml(result.style.read_text()).names == legend.names
+
+
+def test_files_of_the_scene_stand_in_the_identity(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.tif").write_text("first")
+    with pytest.raises(ReadError):
+        run(scene(230, 170), failing(positions(), after=14, error=ReadError("broken")), Path("map.tif"))
+    os.utime("memory.tif", ns=(1, 1))
+    with pytest.raises(OutputError, match="changed: files"):
+        run(scene(230, 170), positions(), Path("map.tif"))
+
+
+def test_strips_are_as_wide_as_memory_allows_and_alike(scene: Callable[..., Any], legend: Legend) -> None:
+    tiling = lattice_for((20_000, 20_000), tile_px=512, overlap_px=64, scale=(1.0, 1.0)).tiling
+    cost = bytes_per_col(scene(8, 8), tiling, legend)
+    for memory in (200 * 10**6, 10**9, 64 * 10**9):
+        across = cells_for(tiling, cost, memory_bytes=memory)[1]
+        assert (across * tiling.cols.stride + tiling.cols.tile) * cost <= memory / 4
+        assert across * tiling.cols.stride <= job.STRIP_PX
+    narrow, wide = (cells_for(tiling, cost, memory_bytes=memory)[1] for memory in (200 * 10**6, 10**9))
+    assert narrow < wide
+
+
+def test_memory_below_a_tile_says_how_much_would_do(scene: Callable[..., Any], legend: Legend) -> None:
+    tiling = lattice_for((20_000, 20_000), tile_px=512, overlap_px=64, scale=(1.0, 1.0)).tiling
+    cost = bytes_per_col(scene(8, 8), tiling, legend)
+    with pytest.raises(InputError, match=r"needs (\d+) MB") as found:
+        cells_for(tiling, cost, memory_bytes=10**6)
+    needed = int(str(found.value).split()[-2])
+    assert cells_for(tiling, cost, memory_bytes=needed * 10**6)[1] == 1

@@ -1,0 +1,181 @@
+"""From a file and a model to a map, with nothing faked but the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from torch import Tensor, nn
+
+from geoseg.errors import BandError, GridError, InputError
+from geoseg.infer import job
+from geoseg.infer.scene import PredictOptions, predict_scene
+from geoseg.io.sources import open_source
+from geoseg.legend import Legend
+from geoseg.models.card import BandInfo, ModelCard
+from geoseg.models.spec import ModelSpec
+
+LEGEND = Legend.from_dict({3: "water", 7: "forest", 12: "field"})
+SMALL = {"tile_px": 64, "overlap_px": 16}
+
+
+def card_of(*bands: str, gsd_m: float = 10.0, std: float = 1.0, **options: Any) -> ModelCard:
+    infos = tuple(BandInfo(name=name, mean=0.0, std=std) for name in bands)
+    spec = ModelSpec(bands=len(bands), classes=3)
+    return ModelCard(name="test", spec=spec, bands=infos, legend=LEGEND, gsd_m=(gsd_m, gsd_m), **{**SMALL, **options})
+
+
+class Position(nn.Module):
+    """Class `(7 row + 3 col) % 3` of a pixel, read from its first two bands; all else is far off."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        wanted = (7 * image[:, 0] + 3 * image[:, 1]).round().long() % 3
+        return nn.functional.one_hot(wanted, 3).permute(0, 3, 1, 2).float() * 50
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a scene of bands `aux`, `col` and `row`; nodata 65535 in a corner."""
+
+    def make(rows: int, cols: int, *, pixel_m: float = 10.0, name: str = "scene.tif") -> Path:
+        row, col = np.indices((rows, cols)).astype(np.uint16)
+        pixels = np.stack([row * 0 + 9, col, row])
+        pixels[:, : rows // 4, : cols // 5] = 65535
+        profile = {"driver": "GTiff", "count": 3, "height": rows, "width": cols, "dtype": "uint16", "nodata": 65535,
+                   "crs": "EPSG:32633", "transform": Affine(pixel_m, 0, 500_000.123, 0, -pixel_m, 5_000_000.7),
+                   "tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}  # fmt: skip
+        with rasterio.open(tmp_path / name, "w", **profile) as file:
+            file.write(pixels)
+            file.descriptions = ("aux", "col", "row")
+        return tmp_path / name
+
+    return make
+
+
+def read(path: Path) -> Any:
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"tile_px": 128, "overlap_px": 0}, {"tile_px": 32, "overlap_px": 16, "batch": 5}, {"tile_px": 512, "batch": 1},
+    {"blend": "triangle", "memory_bytes": 10**8}, {"blend": "flat", "tile_px": 96, "overlap_px": 48},
+])  # fmt: skip
+def test_bands_are_found_by_name_and_every_pixel_is_in_its_place(
+    write: Callable[..., Path], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    scene = write(150, 210)
+    result = predict_scene(
+        open_source(scene), network=Position(), card=card_of("ROW", "col"), out=tmp_path / "map.tif",
+        options=PredictOptions(**options),
+    )  # fmt: skip
+    row, col = np.indices((150, 210))
+    wanted = np.array([3, 7, 12])[(7 * row + 3 * col) % 3]
+    wanted[:37, :42] = LEGEND.ignore
+    np.testing.assert_array_equal(read(result.class_map), wanted)
+    assert (read(result.confidence)[wanted != LEGEND.ignore] == 100).all()
+    with rasterio.open(scene) as before, rasterio.open(result.class_map) as after:
+        assert (before.transform, before.crs, before.shape) == (after.transform, after.crs, after.shape)
+
+
+def test_a_network_maps_alike_for_any_blocks_and_batch(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    network = nn.Sequential(
+        nn.Conv2d(2, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 3, 5, padding=2)
+    )
+    maps = []
+    source = open_source(write(200, 260))
+    for strip, batch in ((70, 1), (5000, 4)):
+        monkeypatch.setattr(job, "STRIP_PX", strip)
+        monkeypatch.setattr(job, "BLOCK_PX", strip * 70)
+        result = predict_scene(
+            source, network=network, card=card_of("row", "col", std=100.0), out=tmp_path / f"{strip}.tif",
+            options=PredictOptions(batch=batch),
+        )  # fmt: skip
+        maps.append(read(result.class_map))
+    assert (maps[0] != maps[1]).mean() <= 1e-5
+    assert len(np.unique(maps[0])) > 1
+
+
+class Seen(nn.Module):
+    """The first band as the score of class 1, and the sizes that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: set[tuple[int, int]] = set()
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.sizes.add((image.shape[2], image.shape[3]))
+        return torch.cat([image[:, :1] * 0, image[:, :1], image[:, :1] * 0 - 99], dim=1)
+
+
+def test_a_finer_scene_is_shown_at_the_models_resolution_and_mapped_at_its_own(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    source, network = open_source(write(400, 400, pixel_m=5.0)), Seen()
+    card = card_of("row", gsd_m=10.0, std=100.0)
+    result = predict_scene(source, network=network, card=card, out=tmp_path / "map.tif")
+    assert max(size for sizes in network.sizes for size in sizes) <= 64
+    assert result.geobox == source.geobox
+    assert result.excess < 2.1
+    # Score of class 7 passes 0 with the first row.
+    assert (read(result.class_map)[120:] == 7).all()
+
+
+def test_native_keeps_the_scenes_pixels(write: Callable[..., Path], tmp_path: Path) -> None:
+    source, card = open_source(write(64, 64, pixel_m=0.1)), card_of("row", "col")
+    with pytest.raises(GridError, match="--native"):
+        predict_scene(source, network=Position(), card=card, out=tmp_path / "map.tif")
+    options = PredictOptions(native=True)
+    result = predict_scene(source, network=Position(), card=card, out=tmp_path / "map.tif", options=options)
+    assert read(result.class_map)[40, 50] == [3, 7, 12][(7 * 40 + 3 * 50) % 3]
+
+
+@pytest.mark.parametrize(
+    ("card", "options", "error", "said"),
+    [
+        (card_of("red", "row"), {}, BandError, r"\[red, row\], the scene has \[aux, col, row\]"),
+        (card_of("row", "col"), {"tile_px": 100}, InputError, "tile of 100 px"),
+        (card_of("row", "col"), {"overlap_px": 60}, InputError, "overlap of 60 px"),
+        (card_of("row", "col"), {"device": "warp"}, InputError, "device 'warp'"),
+        (card_of("row", "col"), {"memory_bytes": 1000}, InputError, r"needs \d+ MB"),
+    ],
+)
+def test_what_does_not_fit_is_said_and_nothing_is_left(
+    write: Callable[..., Path], tmp_path: Path, *, card: ModelCard, options: dict[str, Any], error: Any, said: str
+) -> None:
+    source = open_source(write(150, 150))
+    with pytest.raises(error, match=said):
+        predict_scene(
+            source, network=Position(), card=card, out=tmp_path / "map.tif", options=PredictOptions(**options)
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_a_damaged_scene_fails_in_one_line_and_leaves_nothing(write: Callable[..., Path], tmp_path: Path) -> None:
+    scene = write(600, 600)
+    content = bytearray(scene.read_bytes())
+    content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)
+    scene.write_bytes(content)
+    with pytest.raises(OSError, match=r"scene\.tif cannot be read at rows"):
+        predict_scene(open_source(scene), network=Position(), card=card_of("row", "col"), out=tmp_path / "map.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_a_real_scene_is_mapped_whole(shared_data: Path, tmp_path: Path) -> None:
+    source = open_source(shared_data / "zion" / "landsat8_2345.tif")
+    torch.manual_seed(0)
+    card = card_of(*source.bands, gsd_m=30.0, std=5000.0, tile_px=512, overlap_px=64)
+    network = nn.Conv2d(4, 3, 1)
+    result = predict_scene(source, network=network, card=card, out=tmp_path / "map.tif")
+    valid = source.read(source.geobox).valid
+    assert ((read(result.class_map) != LEGEND.ignore) == valid).all()
+    assert result.valid_px == valid.sum()
