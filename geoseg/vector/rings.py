@@ -1,0 +1,147 @@
+"""Polygons put together from arcs.
+
+The half-edges that have one region on their left, linked at the junctions, are its rings: a doubly connected edge list,
+de Berg et al., Computational Geometry, 3rd ed., section 2.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geoseg.vector._jit import jit
+from geoseg.vector.coverage import Arcs, junction_table
+from geoseg.vector.regions import Ints
+
+Polygons = np.ndarray[tuple[int], np.dtype[np.object_]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rings:
+    """Polygons as flat arrays, in the order of their regions: the outer ring first, then the holes.
+
+    Attributes:
+        coords: Vertices `(vertex, xy)`; each ring ends where it began.
+        ring_offsets: Ring `i` is `coords[ring_offsets[i]:ring_offsets[i + 1]]`.
+        polygon_offsets: Polygon `i` has the rings `polygon_offsets[i]` to `polygon_offsets[i + 1] - 1`.
+    """
+
+    coords: NDArray[np.float64]
+    ring_offsets: Ints
+    polygon_offsets: Ints
+
+    def to_polygons(self) -> Polygons:
+        """Shapely polygons `(polygon,)`, made in one call."""
+        polygons: Polygons = shapely.from_ragged_array(
+            shapely.GeometryType.POLYGON, self.coords, (self.ring_offsets, self.polygon_offsets)
+        )
+        return polygons
+
+
+def build_rings(arcs: Arcs, *, count: int, clockwise: bool = False) -> Rings:
+    """The polygons of the regions 1..count, which are 4-connected.
+
+    Every junction is a vertex of all the rings that pass it, so the polygons are a coverage whose neighbours share
+    their vertices. Where a region touches itself at a corner its rings are parted there, so each polygon is valid.
+
+    Args:
+        arcs: The boundaries, simplified or not; no arc has the same region on both sides.
+        count: Number of regions.
+        clockwise: Outer rings run clockwise as printed, holes against it; otherwise the other way round. True for a
+            raster that is stored south up, so that they run counter-clockwise on the ground.
+    """
+    ahead = _link(arcs, junction_table(arcs))
+    face = np.column_stack([arcs.left, arcs.right]).ravel()
+    first, sizes, doubled_areas = _measure_rings(arcs, face, ahead)
+    order = np.lexsort((doubled_areas > 0, face[first]))  # y runs down, so an outer ring has a negative area
+    ring_offsets = np.zeros(len(order) + 1, np.int64)
+    np.cumsum(sizes[order], out=ring_offsets[1:])
+    coords = np.empty((ring_offsets[-1], 2), np.float64)
+    _fill_rings(arcs, ahead, first[order], ring_offsets, coords)
+    if clockwise:
+        coords = _reversed(coords, ring_offsets)
+    polygon_offsets = np.zeros(count + 1, np.int64)
+    np.cumsum(np.bincount(face[first], minlength=count + 1)[1:], out=polygon_offsets[1:])
+    return Rings(coords, ring_offsets, polygon_offsets)
+
+
+def _reversed(coords: NDArray[np.float64], ring_offsets: Ints) -> NDArray[np.float64]:
+    """Each ring run the other way round."""
+    sizes = np.diff(ring_offsets)
+    mirror = np.repeat(ring_offsets[:-1] + ring_offsets[1:] - 1, sizes)
+    return coords[mirror - np.arange(len(coords))]
+
+
+@jit
+def _link(arcs: Arcs, table: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The half-edge that follows each in its region's ring.
+
+    At a corner where the region lies on both diagonal pixels and the other two are foreign, the ring turns right. It so
+    keeps to the same foreign pixel: each foreign patch around has a ring of its own, and no ring touches itself.
+    """
+    ahead = np.empty(2 * arcs.left.shape[0], np.int32)
+    for half in range(ahead.shape[0]):
+        junction = arcs.junctions[half // 2, 1 - half % 2]
+        if junction < 0:
+            ahead[half] = half
+            continue
+        region = _region_on_left(arcs, half)
+        back = arcs.leaving[half // 2, 1 - half % 2]
+        for turn in (1, 2, 3):  # of those that fit the last stands: right before straight on before left
+            other = table[junction, (back + turn) % 4]
+            if other >= 0 and _region_on_left(arcs, other) == region:
+                ahead[half] = other
+    return ahead
+
+
+@jit
+def _region_on_left(arcs: Arcs, half: int) -> int:
+    return int(arcs.left[half // 2] if half % 2 == 0 else arcs.right[half // 2])
+
+
+@jit
+def _measure_rings(
+    arcs: Arcs, face: NDArray[np.int32], ahead: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], Ints, Ints]:
+    """Of each ring of a region other than nodata: a half-edge, vertices with the closing one, and twice its area."""
+    halves = ahead.shape[0]
+    walked = np.zeros(halves, np.bool_)
+    first, sizes, areas = np.empty(halves, np.int32), np.empty(halves, np.int64), np.zeros(halves, np.int64)
+    rings = 0
+    for start in range(halves):
+        if walked[start] or face[start] == 0:
+            continue
+        half, size = start, 1
+        while not walked[half]:
+            walked[half] = True
+            begin, end = arcs.offsets[half // 2], arcs.offsets[half // 2 + 1]
+            size += end - begin - 1
+            sign = 1 if half % 2 == 0 else -1
+            for at in range(begin, end - 1):  # twice the area by the shoelace formula
+                x, y = np.int64(arcs.coords[at, 0]), np.int64(arcs.coords[at, 1])
+                areas[rings] += sign * (x * arcs.coords[at + 1, 1] - y * arcs.coords[at + 1, 0])
+            half = ahead[half]
+        first[rings], sizes[rings] = start, size
+        rings += 1
+    return first[:rings].copy(), sizes[:rings].copy(), areas[:rings].copy()
+
+
+@jit
+def _fill_rings(
+    arcs: Arcs, ahead: NDArray[np.int32], first: NDArray[np.int32], ring_offsets: Ints, out: NDArray[np.float64]
+) -> None:
+    """Writes each ring's vertices: of every half-edge all but the last, which the next one begins with."""
+    for ring in range(first.shape[0]):
+        begin, last = ring_offsets[ring], ring_offsets[ring + 1] - 1
+        half, to = first[ring], begin
+        while to < last:
+            start, end = arcs.offsets[half // 2], arcs.offsets[half // 2 + 1]
+            for step in range(end - start - 1):
+                source = start + step if half % 2 == 0 else end - 1 - step
+                out[to, 0], out[to, 1] = arcs.coords[source, 0], arcs.coords[source, 1]
+                to += 1
+            half = ahead[half]
+        out[last, 0], out[last, 1] = out[begin, 0], out[begin, 1]
