@@ -43,7 +43,8 @@ def open_labels(
         spec: One of
 
             - a raster, as `geoseg.io.sources.open_source` takes it: one band of class codes;
-            - the path of a vector file with polygons; where they overlap, the later one in the file wins;
+            - the path of a vector file with polygons; where they overlap, the later one in the file wins (FlatGeobuf
+              sorts by place when it is written);
             - a mapping `{path: P}`, or with `stack` or `mosaic` for rasters, with options beside it. For both kinds:
               `legend` (what the codes in this file mean), `background` (class of what nobody labelled), `ignore`
               (codes or names that are no class), `crs`. For vectors: `column` (class names or integer codes),

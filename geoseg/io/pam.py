@@ -121,10 +121,8 @@ def _table_colors(usages: list[str], found: list[tuple[int, list[str]]]) -> dict
     if not {_RED, _GREEN, _BLUE} <= set(usages):
         return {}
     columns = [usages.index(part) for part in (_RED, _GREEN, _BLUE)]
-    parts = {key: [float(row[column] or 0) for column in columns] for key, row in found}
-    # Some programs write the parts as 0 to 1 instead of 0 to 255.
-    scale = 255 if all(part <= 1 for color in parts.values() for part in color) else 1
-    return {key: (*(min(255, round(part * scale)) for part in color), 255) for key, color in parts.items()}
+    # GDAL hands colours on as integers from 0 to 255, whatever the program that made them wrote.
+    return {key: (*(_integer(row[column]) or 0 for column in columns), 255) for key, row in found}
 
 
 def _integer(text: str) -> int | None:
