@@ -29,7 +29,7 @@ Floats = NDArray[np.floating[Any]]
 _log = logging.getLogger(__name__)
 _ORDERS = (6, 12, 24, 48)
 _GAUSS = 0.5 / 3**0.5  # two-point Gauss-Legendre on [-1/2, 1/2]
-_PIECE = 1 / 32  # of the scene's side: longer edges are cut before the integral
+_PIECE = 1 / 128  # of the scene's side: longer edges are cut before the integral
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +104,7 @@ def measure_regions(regions: NDArray[np.int32], metric: Metric, *, count: int) -
 def _to_ecef(geobox: GeoBox, crs: pyproj.CRS, x: Floats, y: Floats) -> Floats | None:
     """Earth-centred coordinates in m `(3, ...)` of pixel coordinates, on the ellipsoid: no seam at 180° or a pole.
 
-    None for a local CRS, which is on no ellipsoid.
+    None for a local CRS, which is on no ellipsoid, and for points beyond the ground.
 
     X, Y, Z by Snyder, Map Projections: A Working Manual (1987), section "Ellipsoid", with height 0.
     """
@@ -114,6 +114,8 @@ def _to_ecef(geobox: GeoBox, crs: pyproj.CRS, x: Floats, y: Floats) -> Floats | 
     east, north = transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
     lon, lat = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True).transform(east, north)
     unit = geodetic.axis_info[0].unit_conversion_factor
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+        return None
     lon, lat = np.asarray(lon) * unit, np.asarray(lat) * unit
     a, b = ellipsoid.semi_major_metre, ellipsoid.semi_minor_metre
     squash = (b / a) ** 2
@@ -129,7 +131,7 @@ def _fit(geobox: GeoBox, crs: pyproj.CRS, order: int) -> Metric | None:
     nodes = chebyshev.chebpts1(order + 1)
     u, v = np.meshgrid(nodes, nodes, indexing="ij")
     ground = _to_ecef(geobox, crs, (u + 1) * cols / 2, (v + 1) * rows / 2)
-    if ground is None or not np.isfinite(ground).all():
+    if ground is None:
         return None
     place = _coefficients(ground, nodes)
     along_x = _values(chebyshev.chebder(place, axis=1) * (2 / cols), nodes)
@@ -138,7 +140,7 @@ def _fit(geobox: GeoBox, crs: pyproj.CRS, order: int) -> Metric | None:
     element = np.linalg.norm(np.cross(along_x, along_y, axis=0), axis=0)
     area, steps = _coefficients(element, nodes), _coefficients(np.stack([E, F, G]), nodes)
     # What stands below this is the rounding of coordinates on the ellipsoid, some 1e-9 m.
-    floor = max(1e-10, 1e-8 * order**2 / float(np.sqrt(E.min()) * cols + np.sqrt(G.min()) * rows))
+    floor = max(1e-10, 1e-8 * order**2 / float(min(np.sqrt(E.max()) * cols, np.sqrt(G.max()) * rows)))
     if max(_tail(area), _tail(steps)) > floor:
         return None
     return Metric((rows, cols), chebyshev.chebint(_trim(area), axis=0, lbnd=-1) * (cols / 2), _trim(steps))

@@ -189,9 +189,9 @@ def _write_shp(frame: geopandas.GeoDataFrame, path: Path, legend: Legend) -> Non
 
 def _densify(polygons: Polygons, max_length: float) -> Polygons:
     """The polygons with edges of at most `max_length`; both polygons of an edge get the same vertices on it."""
-    kind, coords, (rings, parts) = shapely.to_ragged_array(polygons)
-    if len(coords) == 0:
+    if len(polygons) == 0:
         return polygons
+    kind, coords, (rings, parts) = shapely.to_ragged_array(polygons)
     start, end = coords[:-1], coords[1:]
     pieces = np.maximum(1, np.ceil(np.hypot(*(end - start).T) / max_length)).astype(np.int64)
     pieces[rings[1:-1] - 1] = 1  # from one ring's last vertex to the next one's first is no edge

@@ -1,0 +1,172 @@
+"""The table of polygons: columns, options, grids, and a real map."""
+
+import logging
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.features import rasterize
+
+from geoseg.errors import GridError, InputError, LegendError
+from geoseg.legend import Legend
+from geoseg.raster import Raster
+from geoseg.vector.polygonize import polygonize
+
+LEGEND = Legend.from_dict({0: "bare soil", 1: "water", 7: "forest", 200: "road"})
+UTM = Affine(10, 0, 500_000, 0, -10, 4_000_000)
+
+
+TWO_BANDS = Raster(np.ones((2, 1, 1), int), np.ones((1, 1), bool), GeoBox((1, 1), UTM, "EPSG:32612"), ("a", "b"))
+
+
+def class_map(values, *, transform=UTM, crs="EPSG:32612", valid=None, dtype=np.uint8):
+    pixels = np.array(values, dtype)
+    valid = np.ones(pixels.shape, bool) if valid is None else np.array(valid, bool)
+    return Raster(pixels[None], valid, GeoBox(pixels.shape, transform, crs), ("class",))
+
+
+def patchy(shape=(40, 50), seed=0):
+    rng = np.random.default_rng(seed)
+    coarse = rng.choice([0, 1, 7, 200], (shape[0] // 5, shape[1] // 5)).repeat(5, 0).repeat(5, 1)
+    return np.where(rng.random(shape) < 0.1, rng.choice([0, 1, 7, 200], shape), coarse)
+
+
+def test_columns_of_a_small_map():
+    confidence = class_map([[90, 80, 60], [90, 10, 255]], valid=[[1, 1, 1], [1, 1, 0]])
+    frame = polygonize(class_map([[7, 7, 1], [7, 0, 0]]), legend=LEGEND, confidence=confidence)
+    assert list(frame.columns) == [
+        "class_id", "class_name", "area_m2", "perimeter_m", "pixels", "confidence", "geometry"
+    ]  # fmt: skip
+    assert frame["class_id"].tolist() == [7, 1, 0]
+    assert frame["class_name"].tolist() == ["forest", "water", "bare soil"]
+    assert frame["pixels"].tolist() == [3, 1, 2]
+    assert frame["confidence"].tolist() == pytest.approx([260 / 3, 60, 10])
+    # On the central meridian of a UTM zone a metre of the map is 1 / 0.9996 m of ground.
+    assert frame["area_m2"].tolist() == pytest.approx([300 / 0.9996**2, 100 / 0.9996**2, 200 / 0.9996**2], rel=1e-7)
+    assert frame["perimeter_m"].tolist() == pytest.approx([80 / 0.9996, 40 / 0.9996, 60 / 0.9996], rel=1e-7)
+    assert frame.crs == "EPSG:32612"
+    assert frame.geometry.iloc[1].bounds == (500_020, 3_999_990, 500_030, 4_000_000)
+
+
+def test_confidence_without_a_valid_pixel_is_nan():
+    confidence = class_map([[50, 50]], valid=[[0, 1]])
+    frame = polygonize(class_map([[1, 7]]), legend=LEGEND, confidence=confidence)
+    assert np.isnan(frame["confidence"][0])
+    assert frame["confidence"][1] == 50
+
+
+def test_nodata_and_the_ignore_value_are_no_polygon():
+    values = [[7, 255, 1], [7, 1, 1]]
+    frame = polygonize(class_map(values, valid=[[1, 1, 1], [0, 1, 1]]), legend=LEGEND)
+    assert frame["pixels"].tolist() == [1, 3]
+
+
+def test_all_nodata_gives_the_same_columns_and_no_row():
+    full = polygonize(class_map([[1]]), legend=LEGEND)
+    empty = polygonize(class_map([[1]], valid=[[0]]), legend=LEGEND, min_area_m2=50, tolerance_m=5)
+    assert len(empty) == 0
+    assert empty.dtypes.equals(full.dtypes)
+    assert empty.crs == full.crs
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [UTM, Affine(10, 0, 5e5, 0, 10, 4e6), Affine(8, 6, 5e5, 6, -8, 4e6), Affine(-10, 0, 5e5, 0, -10, 4e6)],
+    ids=["north up", "south up", "rotated", "mirrored"],
+)  # fmt: skip
+def test_any_grid_gives_the_map_back(transform):
+    values = patchy()
+    frame = polygonize(class_map(values, transform=transform), legend=LEGEND)
+    burned = rasterize(
+        zip(frame.geometry, frame["class_id"], strict=True), values.shape, fill=99, transform=transform, dtype="int32"
+    )
+    np.testing.assert_array_equal(burned, values)
+    assert shapely.is_ccw(shapely.get_exterior_ring(frame.geometry.to_numpy())).all()
+    assert shapely.coverage_is_valid(frame.geometry.to_numpy())
+    assert frame.geometry.is_valid.all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"min_area_m2": 900.0}, {"tolerance_m": 10.0}, {"min_area_m2": 900.0, "tolerance_m": 25.0}]
+)
+def test_options_keep_the_coverage_and_the_area(options):
+    valid = np.ones((40, 50), bool)
+    valid[:7, :9] = valid[20:22, 30] = False
+    frame = polygonize(class_map(patchy(seed=3), valid=valid), legend=LEGEND, **options)
+    shapes = frame.geometry.to_numpy()
+    assert shapely.is_valid(shapes).all()
+    assert shapely.coverage_is_valid(shapes)
+    assert shapely.area(shapes).sum() == pytest.approx(valid.sum() * 100, rel=1e-9)
+    assert frame["pixels"].sum() == valid.sum()
+    assert frame["area_m2"].sum() == pytest.approx(
+        polygonize(class_map(np.ones((40, 50)), valid=valid), legend=LEGEND)["area_m2"].sum(), rel=1e-9
+    )
+
+
+def test_small_regions_are_gone_in_true_square_metres():
+    """Web Mercator at 60° N: a pixel of 10 m covers 25 m²."""
+    values = np.full((6, 6), 7)
+    values[1, 1:4] = 1  # 75 m²
+    values[4, 1:5] = 200  # 100 m²
+    transform = Affine(10, 0, 0, 0, -10, 8_399_738)
+    frame = polygonize(class_map(values, transform=transform, crs="EPSG:3857"), legend=LEGEND, min_area_m2=90)
+    assert frame["class_name"].tolist() == ["forest", "road"]
+    assert frame["pixels"].tolist() == [32, 4]
+
+
+def test_merged_regions_bring_their_confidence():
+    confidence = class_map([[100, 100, 25, 100, 100]])
+    frame = polygonize(class_map([[7, 7, 1, 7, 7]]), legend=LEGEND, confidence=confidence, min_area_m2=150)
+    assert frame["confidence"].tolist() == [85]
+
+
+def test_without_crs_in_pixels_and_says_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        frame = polygonize(class_map([[7, 7], [1, 7]], crs=None), legend=LEGEND)
+    assert frame["area_px"].tolist() == pytest.approx([3, 1])
+    assert frame["perimeter_px"].tolist() == pytest.approx([8, 4])
+    assert "no CRS" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("raster", "options", "error", "words"),
+    [
+        (class_map([[1.5]], dtype=np.float32), {}, InputError, "float32"),
+        (TWO_BANDS, {}, InputError, "one band"),
+        (class_map([[1, 9]]), {}, LegendError, "9"),
+        (class_map([[1]]), {"min_area_m2": -1.0}, InputError, "min_area_m2"),
+        (class_map([[1]]), {"tolerance_m": float("nan")}, InputError, "tolerance_m"),
+        (class_map([[1]]), {"connectivity": 8}, InputError, "connectivity"),
+        (class_map([[1]]), {"confidence": class_map([[1, 1]])}, GridError, "another grid"),
+    ],
+)  # fmt: skip
+def test_bad_input(raster, options, error, words):
+    with pytest.raises(error, match=words):
+        polygonize(raster, legend=LEGEND, **options)
+
+
+def test_a_real_map_comes_back_pixel_for_pixel(shared_data):
+    with rasterio.open(shared_data / "manaus" / "cls_1985_amazon_manaus.tif") as dataset:
+        window = rasterio.windows.Window(1000, 1500, 1100, 900)
+        values, transform, crs = (
+            dataset.read(1, window=window),
+            dataset.transform @ Affine.translation(1000, 1500),
+            dataset.crs,
+        )
+    raster = class_map(values, transform=transform, crs=crs.to_wkt())
+    legend = Legend.from_values(np.unique(values).tolist())
+    frame = polygonize(raster, legend=legend)
+    burned = rasterize(
+        zip(frame.geometry, frame["class_id"], strict=True), values.shape, transform=transform, dtype="int32"
+    )
+    np.testing.assert_array_equal(burned, values)
+    clean = polygonize(raster, legend=legend, min_area_m2=5000, tolerance_m=30)
+    assert isinstance(clean, geopandas.GeoDataFrame)
+    assert clean.geometry.is_valid.all()
+    assert shapely.coverage_is_valid(clean.geometry.to_numpy())
+    assert clean.geometry.area.sum() == pytest.approx(values.size * 900, rel=1e-9)
+    assert len(clean) < len(frame) / 3
