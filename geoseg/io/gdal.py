@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GdalSource", "crs_named"]
 
-CHUNK_PX = 1 << 23
+CHUNK_PX = 1 << 21
 """Samples that are decoded at once while thinning."""
 
 
@@ -138,7 +138,7 @@ class GdalSource:
         place = RasterioWindow(window.col_off, window.row_off, window.cols, window.rows)
         indexes = [band.index for band in facts.bands]
         try:
-            raw = opened.read(indexes, window=place, out_shape=(len(indexes), *shape), out_dtype=facts.raw_dtype)
+            raw = _read_bands(opened, indexes, place, shape, facts.raw_dtype)
             valid = _valid(raw, facts)
             for index in facts.masks:
                 valid &= opened.read_masks(index, window=place, out_shape=shape) != 0
@@ -151,6 +151,17 @@ class GdalSource:
                 f"columns {window.col_off} to {window.col_stop}: {one_line(error)}"
             ) from error
         return Patch(_scaled(raw, facts), valid)
+
+
+def _read_bands(
+    opened: Any, indexes: list[int], place: RasterioWindow, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Raw pixels `(band, row, col)` of one dtype."""
+    if len({opened.dtypes[index - 1] for index in indexes}) == 1:
+        raw: NDArray[Any] = opened.read(indexes, window=place, out_shape=(len(indexes), *shape), out_dtype=dtype)
+        return raw
+    # Asked for bands of several dtypes at once rasterio refuses, whatever the dtype asked for.
+    return np.stack([opened.read(index, window=place, out_shape=shape).astype(dtype) for index in indexes])
 
 
 def _thinned_inside(lattice: Lattice, grid: GeoBox) -> Window:

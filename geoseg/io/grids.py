@@ -140,11 +140,12 @@ def _transformer(source: CRS, target: CRS) -> Any:
 
 
 def transform(x: NDArray[Any], y: NDArray[Any], source: CRS, target: CRS) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Coordinates `x, y` of `source` in `target`; inf or NaN where they have no place there."""
+    """Coordinates `x, y` of `source` in `target`; NaN where they have no place there."""
     if same_crs(source, target):
         return x, y
     moved = _transformer(source, target)(np.array(x, dtype=float), np.array(y, dtype=float))
-    return np.asarray(moved[0]), np.asarray(moved[1])
+    known = np.isfinite(moved[0]) & np.isfinite(moved[1])
+    return np.where(known, moved[0], np.nan), np.where(known, moved[1], np.nan)
 
 
 def to_pixels(
@@ -157,7 +158,7 @@ def to_pixels(
     if turn is not None:
         rows_, cols_ = grid.shape
         west = min((grid.affine @ corner)[0] for corner in ((0, 0), (cols_, 0), (0, rows_), (cols_, rows_)))
-        x = np.where(np.isfinite(x), west + np.mod(np.where(np.isfinite(x), x, west) - west, turn), x)
+        x = west + np.mod(x - west, turn)
     col, row = ~grid.affine @ (x, y)
     return np.asarray(row), np.asarray(col)
 
@@ -320,4 +321,4 @@ class PixelMap:
         at_row, at_col = np.nonzero(wrong)
         row, col = to_pixels(rows[at_row], cols[at_col], self.geobox, self.grid)
         for whole, exact in zip(found, (row, col), strict=True):
-            whole[wrong] = np.where(np.isfinite(exact), exact, np.nan)
+            whole[wrong] = exact

@@ -92,12 +92,16 @@ def thin_pick(patch: Patch, factors: tuple[int, int]) -> Patch:
 def thin_mode(patch: Patch, factors: tuple[int, int]) -> Patch:
     """The most frequent valid value of each block, the smaller at a tie; valid where there is one."""
     pixels, valid = _blocks(patch, factors)
-    best = np.zeros((pixels.shape[0], pixels.shape[1], pixels.shape[3]), dtype=np.int64)
-    found = np.zeros(best.shape, dtype=pixels.dtype)
-    for value in np.unique(pixels[:, valid]):
-        count = ((pixels == value) & valid).sum(axis=(2, 4))
-        found, best = np.where(count > best, value, found), np.maximum(count, best)
-    return Patch(found.astype(pixels.dtype), valid.any(axis=(1, 3)))
+    values, codes = np.unique(pixels, return_inverse=True)
+    # One row a block, values in order, invalid ones first and never counted.
+    ordered = np.where(valid, codes.reshape(pixels.shape), -1).astype(np.int32).transpose(0, 1, 3, 2, 4)
+    ordered = np.sort(ordered.reshape(*ordered.shape[:3], -1), axis=-1)
+    place = np.arange(ordered.shape[-1], dtype=np.int32)
+    starts = np.ones(ordered.shape, dtype=bool)
+    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    length = np.where(ordered >= 0, place - np.maximum.accumulate(np.where(starts, place, 0), axis=-1) + 1, 0)
+    best = np.take_along_axis(ordered, length.argmax(axis=-1)[..., None], axis=-1)[..., 0]
+    return Patch(values[np.maximum(best, 0)], valid.any(axis=(1, 3)))
 
 
 # -- sampling at points ------------------------------------------------------------------------------------------------
@@ -110,7 +114,10 @@ def sample_nearest(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float
         inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
     at_row = np.where(inside, row, 0).astype(np.intp)
     at_col = np.where(inside, col, 0).astype(np.intp)
-    return Patch(patch.pixels[:, at_row, at_col], inside & patch.valid[at_row, at_col])
+    pixels = patch.pixels[:, at_row, at_col]
+    if not inside.all():
+        pixels[:, ~inside] = 0
+    return Patch(pixels, inside & patch.valid[at_row, at_col])
 
 
 def linear_weights(offset: NDArray[Any]) -> list[NDArray[Any]]:

@@ -26,7 +26,7 @@ def files_named(path: Path) -> Iterator[Path]:
         yield path.parent / named if relative else Path(named)
 
 
-def refuse_broken(path: str, *, depth: int = 0) -> None:
+def refuse_broken(path: str) -> None:
     """Nothing, where all files that a VRT names can be opened.
 
     GDAL tells of a file that cannot be opened once in the life of a process, and reads zeros from then on.
@@ -35,16 +35,19 @@ def refuse_broken(path: str, *, depth: int = 0) -> None:
         MissingInputError: A file is not there.
         ReadError: A file is there but is no raster.
     """
-    vrt = Path(path)
-    if depth > DEEPEST or vrt.suffix.lower() != ".vrt" or not vrt.is_file():
-        return
-    for named in dict.fromkeys(files_named(vrt)):
+    for named in _all_files(Path(path), depth=0):
         if not named.exists():
             raise MissingInputError(f"{path} names {named}, which is not there; needed are all files of a VRT")
-        if named.suffix.lower() == ".vrt":
-            refuse_broken(str(named), depth=depth + 1)
-            continue
         try:
             open_afresh(str(named)).close()
         except ReadError as error:
             raise ReadError(f"{path} names a file that is no raster: {error}") from error
+
+
+def _all_files(path: Path, *, depth: int) -> Iterator[Path]:
+    """What the VRT at `path` and those within it name; nothing where `path` is no VRT."""
+    if depth > DEEPEST or path.suffix.lower() != ".vrt" or not path.is_file():
+        return
+    for named in dict.fromkeys(files_named(path)):
+        yield from _all_files(named, depth=depth + 1)
+        yield named

@@ -1,0 +1,288 @@
+"""Stacks and mosaics: every band and every pixel where it belongs, no seam, first valid wins."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from geoseg.errors import BandError, GridError, InputError
+from geoseg.io.combine import BandStack, Mosaic, Picked, pick
+from geoseg.io.gdal import GdalSource
+from geoseg.io.grids import crop
+from geoseg.io.sources import open_source
+from geoseg.tiling import Window
+
+UTM = Affine(10, 0, 500_000, 0, -10, 4_200_000)
+SCENE = np.random.default_rng(5).integers(1, 5000, (2, 90, 120)).astype("uint16")
+
+
+@pytest.fixture
+def tiles(write_tif):
+    """The scene in nine tiles of uneven size, and whole."""
+    whole = write_tif("whole.tif", SCENE)
+    paths = []
+    for row, rows in ((0, 31), (31, 29), (60, 30)):
+        for col, cols in ((0, 50), (50, 33), (83, 37)):
+            part = SCENE[:, row : row + rows, col : col + cols]
+            paths.append(write_tif(f"{row}_{col}.tif", part, affine=UTM @ Affine.translation(col, row)))
+    return GdalSource(whole), Mosaic(tuple(GdalSource(path) for path in paths))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        GeoBox((90, 120), UTM, "EPSG:32612"),
+        GeoBox((130, 140), UTM @ Affine.translation(-9, -20), "EPSG:32612"),
+        GeoBox((80, 100), UTM @ Affine.translation(5.5, 3.25) @ Affine.scale(0.9), "EPSG:32612"),
+        GeoBox((60, 80), UTM @ Affine.translation(3, 2) @ Affine.rotation(9) @ Affine.scale(1.3), "EPSG:32612"),
+        GeoBox((90, 100), Affine(0.0001, 0, -110.999, 0, -0.00008, 37.9465), "EPSG:4326"),
+    ],
+    ids=["own", "beyond", "shifted", "rotated", "degrees"],
+)
+@pytest.mark.parametrize("resampling", ["bilinear", "cubic", "nearest"])
+def test_a_mosaic_of_pieces_is_the_whole_on_any_grid(tiles, target, resampling):
+    whole, mosaic = tiles
+    expected = GdalSource(whole.path, resampling=resampling).read(target)
+    found = Mosaic(mosaic.members, resampling=resampling).read(target)
+    assert expected.valid.any()
+    assert np.array_equal(found.valid, expected.valid)
+    assert np.array_equal(found.pixels[:, found.valid], expected.pixels[:, found.valid])
+
+
+def test_a_mosaic_shrinks_without_a_seam(tiles):
+    whole, mosaic = tiles
+    target = GeoBox((20, 28), UTM @ Affine.scale(4), "EPSG:32612")
+    found, expected = mosaic.read(target), whole.read(target)
+    assert found.valid.all()
+    # Blocks that a cut runs through are means of the first piece's part; all others are those of the whole.
+    uncut = [
+        np.array([not any(4 * i < cut < 4 * i + 4 for cut in cuts) for i in range(size)])
+        for size, cuts in ((20, (31, 60)), (28, (50, 83)))
+    ]
+    picked = np.ix_([0, 1], *(np.flatnonzero(keep) for keep in uncut))
+    assert uncut[0].sum() == 19
+    assert np.array_equal(found.pixels[picked], expected.pixels[picked])
+
+
+def test_the_mosaics_grid_is_that_of_the_whole(tiles):
+    whole, mosaic = tiles
+    assert mosaic.geobox == whole.geobox
+    assert Mosaic(mosaic.members[::-1]).geobox == whole.geobox
+    assert Mosaic(mosaic.members[4:]).geobox.shape == (59, 120)
+
+
+def test_the_first_valid_pixel_wins(write_tif):
+    one = np.array([[1, 0, 1, 0]], dtype="uint8")
+    two = np.array([[2, 2, 0, 0]], dtype="uint8")
+    mosaic = open_source([write_tif("1.tif", one, nodata=0), write_tif("2.tif", two, nodata=0)])
+    found = mosaic.read(mosaic.geobox)
+    assert found.valid.tolist() == [[True, True, True, False]]
+    assert found.pixels[0, 0, :3].tolist() == [1, 2, 1]
+
+
+def test_members_match_by_name_whatever_their_order(write_tif):
+    one = write_tif("1.tif", np.array([[[1]], [[2]]], "uint8"), names=("red", "nir"))
+    two = write_tif(
+        "2.tif", np.array([[[20]], [[10]]], "uint8"), names=("NIR", "Red"), affine=UTM @ Affine.translation(1, 0)
+    )
+    mosaic = open_source([one, two])
+    assert mosaic.bands == ("red", "nir")
+    assert mosaic.read(mosaic.geobox).pixels[:, 0].tolist() == [[1, 10], [2, 20]]
+    assert mosaic.read(mosaic.geobox).valid.all()
+
+
+def test_members_without_a_band_are_told(write_tif):
+    one = write_tif("1.tif", np.zeros((2, 2, 2), "uint8"), names=("red", "nir"))
+    two = write_tif("2.tif", np.zeros((1, 2, 2), "uint8"), names=("red",))
+    mosaic = open_source([one, two])
+    with pytest.raises(BandError, match="nir"):
+        mosaic.read(mosaic.geobox)
+
+
+def test_a_mosaic_of_two_zones_covers_both(write_tif):
+    rng = np.random.default_rng(2)
+    one = GdalSource(
+        write_tif("12.tif", rng.integers(1, 99, (60, 60), "uint8"), affine=Affine(30, 0, 200_000, 0, -30, 4_100_000))
+    )
+    # The same place lies about 3 degrees east of zone 11's middle at 732 km.
+    other_affine = Affine(20, 0, 733_500, 0, -20, 4_102_000)
+    two = GdalSource(
+        write_tif("11.tif", rng.integers(1, 99, (200, 200), "uint8"), affine=other_affine, crs="EPSG:32611")
+    )
+    mosaic = Mosaic((one, two))
+    found = mosaic.read(mosaic.geobox)
+    assert abs(mosaic.geobox.resolution.x - 20) < 0.2
+    assert mosaic.geobox.crs == one.geobox.crs
+    separate = [member.read(mosaic.geobox) for member in (one, two)]
+    assert np.array_equal(found.valid, separate[0].valid | separate[1].valid)
+    assert np.array_equal(found.pixels[0][separate[0].valid], separate[0].pixels[0][separate[0].valid])
+    only_two = separate[1].valid & ~separate[0].valid
+    assert only_two.any()
+    assert np.array_equal(found.pixels[0][only_two], separate[1].pixels[0][only_two])
+
+
+def test_members_off_the_grid_leave_no_hole_where_they_abut(write_tif):
+    plane = (np.arange(40)[:, None] + np.arange(90)[None, :]).astype("float64")
+    left = write_tif("l.tif", plane[:, :41])
+    # The same plane, sampled half a pixel on, beginning where the first ends.
+    right = write_tif("r.tif", plane[:, 41:80], affine=UTM @ Affine.translation(41, 0.5))
+    mosaic = open_source([left, right])
+    found = mosaic.read(GeoBox((36, 70), UTM @ Affine.translation(3.3, 2.2), "EPSG:32612"))
+    assert found.valid.all()
+
+
+def test_only_members_that_meet_the_grid_are_opened(tiles, monkeypatch):
+    _, mosaic = tiles
+    read = []
+    original = GdalSource.read
+    _ = mosaic.geobox, mosaic.read(mosaic.geobox)
+    monkeypatch.setattr(GdalSource, "read", lambda self, geobox: (read.append(self.path), original(self, geobox))[1])
+    mosaic.read(crop(mosaic.geobox, Window(5, 5, 10, 10)))
+    assert len(read) == 1
+    mosaic.read(crop(mosaic.geobox, Window(-900, 5, 10, 10)))
+    assert len(read) == 1
+
+
+def test_a_mosaic_needs_to_know_where_its_members_lie(write_tif):
+    paths = [write_tif(f"{i}.tif", np.zeros((2, 2), "uint8"), crs=None) for i in range(2)]
+    with pytest.raises(GridError, match=r"no CRS.*crs: EPSG"):
+        open_source(paths)
+    assert open_source({"mosaic": paths, "crs": "EPSG:32612"}).geobox.shape == (2, 2)
+
+
+def test_the_mosaic_of_a_coast_has_its_missing_row_and_no_other(shared_data):
+    mosaic = open_source(str(shared_data / "aber_tiles" / "*.tif"))
+    found = mosaic.read(mosaic.geobox)
+    members = [member.geobox for member in mosaic.members]
+    covered = np.zeros(mosaic.geobox.shape, dtype=bool)
+    for geobox in members:
+        col, row = ~mosaic.geobox.affine @ (geobox.affine.c, geobox.affine.f)
+        row, col = round(row), round(col)
+        covered[row : row + geobox.shape[0], col : col + geobox.shape[1]] = True
+    assert np.array_equal(found.valid, covered)
+    holes = np.flatnonzero(~covered.any(axis=1))
+    assert holes.size == 1
+    for member in mosaic.members[::5]:
+        with rasterio.open(member.path) as file:
+            assert np.array_equal(mosaic.read(member.geobox).pixels, file.read())
+
+
+# -- stacks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stack_lies_on_its_finest_member_and_reads_each_onto_it(write_tif):
+    fine = np.arange(48, dtype="uint16").reshape(1, 6, 8)
+    coarse = np.array([[[100, 200, 300, 400], [500, 600, 700, 800], [900, 1000, 1100, 1200]]], dtype="uint16")
+    paths = [write_tif("20m.tif", coarse, affine=UTM @ Affine.scale(2)), write_tif("10m.tif", fine)]
+    stack = open_source({"stack": paths, "resampling": "nearest"})
+    found = stack.read(stack.geobox)
+    assert stack.geobox == GeoBox((6, 8), UTM, "EPSG:32612")
+    assert found.bands == ("band1", "band2")
+    assert np.array_equal(found.pixels[1], fine[0])
+    assert np.array_equal(found.pixels[0], np.kron(coarse[0], np.ones((2, 2), "uint16")))
+
+
+def test_the_first_member_wins_a_tie(write_tif):
+    one = write_tif("1.tif", np.zeros((3, 3), "uint8"), affine=UTM @ Affine.translation(1, 1))
+    two = write_tif("2.tif", np.zeros((9, 9), "uint8"))
+    assert open_source({"stack": [one, two]}).geobox.shape == (3, 3)
+
+
+def test_resolution_is_compared_on_the_ground(write_tif):
+    degrees = write_tif(
+        "d.tif", np.zeros((9, 9), "uint8"), affine=Affine(0.001, 0, -111, 0, -0.001, 37.9), crs="EPSG:4326"
+    )
+    metres = write_tif("m.tif", np.zeros((9, 9), "uint8"))
+    assert open_source({"stack": [degrees, metres]}).geobox.crs.to_epsg() == 32612
+
+
+def test_a_stack_is_valid_where_all_members_are(write_tif):
+    one = write_tif("1.tif", np.array([[0, 5, 5]], "uint8"), nodata=0)
+    two = write_tif("2.tif", np.array([[7.5, np.nan, 7.5]], "float32"))
+    stack = open_source({"stack": [one, two]})
+    found = stack.read(stack.geobox)
+    assert found.dtype == stack.dtype == np.float32
+    assert found.valid.tolist() == [[False, False, True]]
+
+
+def test_names_of_stacked_bands(write_tif):
+    one = write_tif("1.tif", np.zeros((2, 2, 2), "uint8"), names=("blue", "red"))
+    two = write_tif("2.tif", np.zeros((2, 2), "uint8"))
+    assert open_source({"stack": [two, one, two]}).bands == ("band1", "blue", "red", "band4")
+    assert open_source({"stack": [one, two], "bands": ["a", "b", "c"]}).bands == ("a", "b", "c")
+    with pytest.raises(BandError, match="share a name"):
+        open_source({"stack": [one, one]})
+    with pytest.raises(BandError, match="3 bands, 2 names"):
+        open_source({"stack": [one, two], "bands": ["a", "b"]})
+
+
+def test_select_reads_only_the_members_it_needs(write_tif, tmp_path):
+    one = GdalSource(write_tif("1.tif", np.ones((2, 3, 3), "uint8"), names=("blue", "red")))
+    cloudy = GdalSource(write_tif("2.tif", np.zeros((3, 3), "uint8"), nodata=0), names=("nir",))
+    whole = BandStack((one, cloudy))
+    chosen = open_source({"stack": [one, cloudy], "select": ["RED"]})
+    assert not whole.read(whole.geobox).valid.any()
+    assert chosen.bands == ("red",)
+    assert chosen.read(whole.geobox).valid.all()
+    swapped = open_source({"stack": [one, cloudy], "select": [3, "blue", "red"]})
+    assert swapped.read(whole.geobox).pixels[:, 0, 0].tolist() == [0, 1, 1]
+    assert [len(member.bands) for member in swapped.members] == [1, 2]
+
+
+def test_selected_bands_keep_the_grid_of_the_whole(write_tif):
+    fine = write_tif("f.tif", np.zeros((8, 8), "uint8"))
+    coarse = write_tif("c.tif", np.zeros((4, 4), "uint8"), affine=UTM @ Affine.scale(2))
+    assert open_source({"stack": [fine, coarse], "select": [2]}).geobox.shape == (8, 8)
+
+
+def test_a_stack_of_mosaics_of_files_is_one_source(write_tif):
+    halves = [
+        write_tif(f"r{i}.tif", np.full((2, 2), i + 1, "uint8"), affine=UTM @ Affine.translation(2 * i, 0))
+        for i in (0, 1)
+    ]
+    nir = write_tif("n.tif", np.full((2, 4), 9, "uint8"))
+    source = open_source({"stack": [{"mosaic": halves, "bands": ["red"]}, {"path": nir, "bands": ["nir"]}]})
+    found = source.read(source.geobox)
+    assert found.bands == ("red", "nir")
+    assert found.pixels[:, 0].tolist() == [[1, 1, 2, 2], [9, 9, 9, 9]]
+
+
+def test_picking_all_bands_by_their_names_changes_nothing(tiles):
+    whole, mosaic = tiles
+    for source in (whole, mosaic, BandStack((whole,))):
+        assert pick(source, [0, 1], source.bands) is source
+
+
+def test_bands_of_foreign_sources_can_be_picked(tiles):
+    whole, _ = tiles
+
+    class Foreign:
+        geobox, bands, dtype, read = whole.geobox, whole.bands, whole.dtype, whole.read
+
+    found = pick(pick(Foreign(), [1, 0], ["b", "a"]), [0], ["x"])
+    assert isinstance(found, Picked)
+    assert (found.bands, found.dtype, found.geobox) == (("x",), whole.dtype, whole.geobox)
+    assert np.array_equal(found.read(whole.geobox).pixels, SCENE[1:])
+
+
+def test_combined_sources_are_values(tiles):
+    _, mosaic = tiles
+    stack = BandStack((mosaic, mosaic), names=("a", "b", "c", "d"))
+    asked = [Window(row, 3, 7, 90) for row in range(0, 80, 9)]
+    serial = [stack.read(crop(stack.geobox, window)).pixels for window in asked]
+    other = pickle.loads(pickle.dumps(stack))  # noqa: S301 (our own bytes)
+    assert other == stack
+    with ThreadPoolExecutor(3) as pool:
+        parallel = list(pool.map(lambda window: other.read(crop(other.geobox, window)).pixels, asked))
+    assert all(np.array_equal(a, b) for a, b in zip(serial, parallel, strict=True))
+
+
+def test_unknown_resampling_of_a_mosaic_lists_the_names(tiles):
+    with pytest.raises(InputError, match="known are nearest"):
+        Mosaic(tiles[1].members, resampling="best")
