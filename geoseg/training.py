@@ -242,7 +242,7 @@ def _ready(cli: FitCLI) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-        (cli.folder / "config.yaml").write_text(cli.parser.dump(cli.config, skip_none=False), "utf-8")
+        (cli.folder / "config.yaml").write_text(cli.parser.dump(cli.config, skip_unset=False), "utf-8")
     except OSError as error:
         raise OutputError(f"the run's folder {cli.folder} cannot be written: {error.strerror or error}") from error
 

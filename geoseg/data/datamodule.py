@@ -25,10 +25,11 @@ from geoseg.data.patches import (
     store_bytes,
 )
 from geoseg.data.sampling import ClassIndex, PatchBatches, PatchSampler, validation_windows
-from geoseg.data.splits import SplitOptions, scene_region, split_scenes
+from geoseg.data.splits import SplitOptions, split_scenes
 from geoseg.data.statistics import BandStats, class_pixels, training_statistics
 from geoseg.errors import InputError, LegendError
 from geoseg.io.labels import open_labels, read_legend
+from geoseg.io.regions import region_mask
 from geoseg.io.sources import Source, open_source
 from geoseg.legend import Legend
 from geoseg.raster import match_bands
@@ -120,7 +121,7 @@ class SceneDataModule(LightningDataModule):
         decoded = []
         for k, (spec, image, told, grid) in enumerate(zip(self._specs, images, labels, grids, strict=True)):
             name = str(spec.get("name") or _scene_name(spec["image"], k))
-            inside = scene_region(spec.get("region"), grid, (image.geobox.shape[0], image.geobox.shape[1]))
+            inside = region_mask(spec.get("region"), grid, grid=image.geobox)
             own = folder / str(k) if folder else None
             decoded.append(
                 decode_scene(image, told, legend=self.legend, grid=grid, inside=inside, name=name, folder=own)

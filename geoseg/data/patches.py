@@ -37,9 +37,7 @@ class SceneArrays:
         geobox: The training grid, cut to the region.
         bands: Band names.
         no_label: The value in `labels` that means "no class".
-        crop: First row and column of this grid in the scene's whole training grid.
-        whole: The whole training grid.
-        source_shape: Rows and columns of the image's own grid, which `{rows, cols}` regions count in.
+        image_grid: The image's own grid, in whose pixels `{rows, cols}` regions count.
     """
 
     name: str
@@ -50,9 +48,7 @@ class SceneArrays:
     geobox: GeoBox
     bands: tuple[str, ...]
     no_label: int
-    crop: tuple[int, int]
-    whole: GeoBox
-    source_shape: tuple[int, int]
+    image_grid: GeoBox
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -116,10 +112,8 @@ def decode_scene(
         raise InputError(
             f"no labelled pixel lies on a valid pixel of {name}: the labels do not overlap the image or its region"
         )
-    shape = (image.geobox.shape[0], image.geobox.shape[1])
-    return SceneArrays(
-        name, pixels, valid, index, part, box, tuple(image.bands), legend.no_index, (top, left), grid, shape
-    )
+    bands = tuple(image.bands)
+    return SceneArrays(name, pixels, valid, index, part, box, bands, legend.no_index, image.geobox)
 
 
 def row_blocks(shape: Sequence[int], dtype: np.dtype[Any]) -> Iterator[tuple[int, int]]:

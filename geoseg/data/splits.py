@@ -79,9 +79,7 @@ def split_scenes(
     roles = roles or ["split"] * len(scenes)
     drawn = _drawn(scenes, classes, options, roles)
     masks = [_validation_mask(scene, role, own) for scene, role, own in zip(scenes, roles, drawn, strict=True)]
-    parts = [
-        replace(scene, part=_part_plane(k, scenes, masks, options.buffer_m, roles[k])) for k, scene in enumerate(scenes)
-    ]
+    parts = [replace(scene, part=_part_plane(k, scenes, masks, options.buffer_m)) for k, scene in enumerate(scenes)]
     _check(parts, classes)
     return parts
 
@@ -98,7 +96,7 @@ def _drawn(
     """Where validation pixels are chosen in each scene, before what is unusable is taken out."""
     if options.regions is not None:
         regions = options.regions if isinstance(options.regions, list) else [options.regions]
-        return [_region_union(scene, regions) for scene in scenes]
+        return _in_regions(scenes, regions)
     taking_part = [k for k, role in enumerate(roles) if role == "split"]
     none = [np.zeros(scene.shape, np.bool_) for scene in scenes]
     if not taking_part or options.validation_share == 0 or "validation" in roles:
@@ -109,24 +107,19 @@ def _drawn(
     return none
 
 
-def _region_union(scene: SceneArrays, regions: list[Any]) -> NDArray[np.bool_]:
-    row, col = scene.crop
-    masks = [scene_region(region, scene.whole, scene.source_shape) for region in regions]
-    return np.asarray(np.logical_or.reduce(masks)[row : row + scene.shape[0], col : col + scene.shape[1]])
-
-
-def scene_region(region: Any, grid: Any, source_shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Boolean `(row, col)` on the training grid, True inside `region`; `{rows, cols}` count in the image's own pixels.
-
-    Raises:
-        InputError: The region cannot be read.
-    """
-    if isinstance(region, dict) and set(region) <= {"rows", "cols"}:
-        scale = {"rows": grid.shape[0] / source_shape[0], "cols": grid.shape[1] / source_shape[1]}
-        region = {
-            axis: [None if end is None else round(end * scale[axis]) for end in ends] for axis, ends in region.items()
-        }
-    return region_mask(region, grid)
+def _in_regions(scenes: Sequence[SceneArrays], regions: list[Any]) -> list[NDArray[np.bool_]]:
+    """Where each scene lies in one of `regions`; a region need not touch every scene, but it must touch one."""
+    found = [np.zeros(scene.shape, np.bool_) for scene in scenes]
+    for region in regions:
+        refused: list[InputError] = []
+        for scene, mask in zip(scenes, found, strict=True):
+            try:
+                mask[region_mask(region, scene.geobox, grid=scene.image_grid)] = True
+            except InputError as error:
+                refused.append(error)
+        if len(refused) == len(scenes):
+            raise refused[0]
+    return found
 
 
 def _draw_units(scenes: Sequence[SceneArrays], classes: int, options: SplitOptions) -> list[NDArray[np.bool_]]:
@@ -207,36 +200,33 @@ def _ground_blocks(scene: SceneArrays, block_m: float) -> NDArray[np.int64]:
     across = np.floor(ndimage.map_coordinates(lon, at, order=1) * narrow * EARTH_RADIUS_M / block_m)
     per_row = ceil(2 * np.pi * EARTH_RADIUS_M / block_m) + 2
     offset = per_row // 2  # longitudes and latitudes below 0
-    return ((down + offset) * per_row + across + offset).astype(np.int64)
+    return np.asarray((down + offset) * per_row + across + offset, np.int64)
 
 
 def _part_plane(
-    k: int, scenes: Sequence[SceneArrays], masks: list[NDArray[np.bool_]], buffer_m: float | None, role: str
+    k: int, scenes: Sequence[SceneArrays], masks: list[NDArray[np.bool_]], buffer_m: float | None
 ) -> NDArray[np.uint8]:
     """The part of each pixel of scene `k`."""
     scene = scenes[k]
     gsd = ground_gsd_m(scene.geobox)
     reach_m = DEFAULT_BUFFER_PX * max(gsd) if buffer_m is None else buffer_m
     pad = [ceil(reach_m / size) + 1 for size in gsd]
-    validating = _seen_from(k, scenes, masks, pad)
-    near = np.zeros(validating.shape, np.bool_)
-    if validating.any():
-        box = _grown_box(validating, pad)
-        near[box] = ndimage.distance_transform_edt(~validating[box], sampling=gsd) <= reach_m
+    seen = _seen_from(k, scenes, masks, pad)
+    near = np.zeros(seen.shape, np.bool_)
+    if seen.any():
+        box = _grown_box(seen, pad)
+        near[box] = ndimage.distance_transform_edt(~seen[box], sampling=gsd) <= reach_m
     inner = tuple(slice(size, size + length) for size, length in zip(pad, scene.shape, strict=True))
     part = scene.part
     part[:] = np.where(scene.valid & ~near[inner], TRAINING, OUTSIDE)
-    if role != "training":
-        part[validating[inner] & scene.valid] = VALIDATION
-    if role == "validation":
-        part[part == TRAINING] = OUTSIDE
+    part[masks[k]] = VALIDATION
     return part
 
 
 def _seen_from(
     k: int, scenes: Sequence[SceneArrays], masks: list[NDArray[np.bool_]], pad: list[int]
 ) -> NDArray[np.bool_]:
-    """Validation pixels of every scene on the grid of scene `k`, padded by `pad` (row, col) pixels."""
+    """Where any scene validates, on the grid of scene `k` padded by `pad` (row, col) pixels."""
     seen = np.pad(masks[k], [(pad[0], pad[0]), (pad[1], pad[1])])
     target = crop(scenes[k].geobox, Window(-pad[0], -pad[1], seen.shape[0], seen.shape[1]))
     for other, mask in enumerate(masks):

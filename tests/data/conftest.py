@@ -84,9 +84,7 @@ def decoded():
         part = np.where(valid, TRAINING, 0).astype(np.uint8)
         geobox = geobox or utm(rows, cols)
         return SceneArrays(
-            name, pixels, valid, told, part, geobox, tuple(f"b{k + 1}" for k in range(bands)), 255, (0, 0), geobox,
-            (rows, cols),
-        )  # fmt: skip
+            name, pixels, valid, told, part, geobox, tuple(f"b{k + 1}" for k in range(bands)), 255, geobox)  # fmt: skip
 
     return make
 

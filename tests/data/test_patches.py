@@ -46,7 +46,6 @@ def test_a_region_cuts_the_store_to_its_box_and_hides_the_rest(pair, legend):
     inside[20:40, 10:30] = True
     inside[25:30, 10:20] = False
     scene = decode_scene(image, labels, legend=legend, grid=image.geobox, inside=inside, name="a")
-    assert scene.crop == (20, 10)
     assert scene.geobox == crop(image.geobox, Window(20, 10, 20, 20))
     np.testing.assert_array_equal(scene.valid, (image.valid & inside)[20:40, 10:30])
     assert (scene.labels[~scene.valid] == 255).all()

@@ -82,18 +82,22 @@ def test_polygons_stay_whole_and_the_only_one_of_a_class_trains(decoded, seed, c
     assert "validate on" in caplog.text
 
 
-def test_regions_are_taken_as_given(decoded, monkeypatch):
-    def rows_and_cols(spec, geobox):
-        mask = np.zeros(tuple(geobox.shape), bool)
-        mask[slice(*spec.get("rows", [None])), slice(*spec.get("cols", [None]))] = True
-        return mask
-
-    monkeypatch.setattr("geoseg.data.splits.region_mask", rows_and_cols)
+def test_regions_are_taken_as_given(decoded):
     options = SplitOptions(regions=[{"rows": [0, 20]}, {"rows": [40, 60], "cols": [10, 30]}], buffer_m=0)
     (scene,) = split_scenes([decoded(patchy(0))], classes=3, options=options)
     expected = np.zeros((96, 80), bool)
     expected[:20] = expected[40:60, 10:30] = True
     np.testing.assert_array_equal(scene.part == VALIDATION, expected)
+
+
+def test_a_region_must_touch_a_scene_but_not_every_scene(decoded, grid):
+    scenes = [decoded(patchy(0)), decoded(patchy(1), geobox=grid(96, 80, west=600_000))]
+    box = {"bbox": [600_000, 5_199_800, 600_400, 5_200_000], "crs": "EPSG:32633"}
+    split = split_scenes(scenes, classes=3, options=SplitOptions(regions=box, buffer_m=0))
+    assert (split[0].part == TRAINING).all()
+    assert (split[1].part[:20, :40] == VALIDATION).all()
+    with pytest.raises(InputError):
+        split_scenes(scenes, classes=3, options=SplitOptions(regions={"bbox": [0, 0, 1, 1], "crs": "EPSG:32633"}))
 
 
 def test_whole_scenes_can_be_one_part(decoded, grid):

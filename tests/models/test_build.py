@@ -1,0 +1,95 @@
+"""Every decoder with any number of bands; what is unknown is named with its neighbours."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from geoseg.errors import InputError
+from geoseg.models.backbones import encoder_name, smp_encoders, weights_option
+from geoseg.models.build import DECODERS, create_model
+from geoseg.models.spec import ModelSpec
+
+SMALL = {"segformer": {"encoder": "mit_b0"}, "unet": {"encoder": "mobilenet_v2"}}
+
+
+@pytest.mark.parametrize(("decoder", "bands"), list(zip(DECODERS, [1, 3, 6, 13] * 3, strict=True)))
+def test_every_decoder_gives_a_score_a_class_and_pixel(decoder, bands):
+    spec = ModelSpec(decoder=decoder, bands=bands, classes=5, **SMALL.get(decoder, {}))
+    network = create_model(spec).eval()
+    with torch.inference_mode():
+        logits = network(torch.randn(1, bands, 128, 160))  # PAN pools 1/16 of it three times
+    assert logits.shape == (1, 5, 128, 160)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("bands", [1, 3, 6, 13])
+def test_a_unet_takes_any_number_of_bands_and_options(bands):
+    options = {"encoder_depth": 3, "decoder_channels": [16, 8, 8], "decoder_interpolation": "bilinear", "dropout": 0.5}
+    network = create_model(ModelSpec(bands=bands, classes=2, options=options))
+    assert network(torch.randn(2, bands, 32, 32)).shape == (2, 2, 32, 32)
+    assert [module.p for module in network.modules() if isinstance(module, nn.Dropout2d)] == [0.5]
+
+
+def test_a_timm_model_is_an_encoder():
+    assert encoder_name("convnext_atto") == encoder_name("tu-convnext_atto") == "tu-convnext_atto"
+    network = create_model(ModelSpec(encoder="mobilenetv3_small_050", bands=4, classes=2)).eval()
+    assert network(torch.randn(1, 4, 64, 64)).shape == (1, 2, 64, 64)
+
+
+def test_the_pixel_network_sees_no_neighbours():
+    network = create_model(ModelSpec(decoder="pixel", bands=3, classes=4)).eval()
+    image = torch.randn(1, 3, 32, 32)
+    changed = image.clone()
+    changed[..., 5, 6] += 9
+    with torch.inference_mode():
+        moved = (network(image) != network(changed)).any(1)[0]
+    assert moved.nonzero().tolist() == [[5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"decoder": "unett"}, "unknown; known are unet"),
+        ({"encoder": "resnet19"}, "near it are resnet18|near it are resnet"),
+        ({"encoder": "hf-hub:someone/else"}, "is unknown"),
+        ({"options": {"depth": 3}}, "no option depth; it has .*encoder_depth"),
+        ({"options": {"encoder_depth": 3, "decoder_channels": [8]}}, "cannot be built"),
+        ({"decoder": "pixel", "options": {"layers": 3}}, "it has hidden"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(changes, words):
+    with pytest.raises(InputError, match=words) as caught:
+        create_model(ModelSpec(**{"bands": 3, "classes": 2, **changes}))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_without_bands_is_no_network():
+    with pytest.raises(InputError, match="0 bands"):
+        ModelSpec(bands=0, classes=2)
+
+
+def test_weights_that_do_not_exist_are_listed():
+    assert weights_option("resnet18", "imagenet") == "imagenet"
+    assert weights_option("tu-convnext_atto", "anything") is True
+    with pytest.raises(InputError, match="imagenet"):
+        weights_option("resnet18", "imagenet1k_v9")
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "convnext_atto"])
+def test_weights_that_cannot_be_downloaded_are_one_line(encoder, monkeypatch, tmp_path):
+    def offline(*_, **__):
+        raise ConnectionError("no network\nand a long story")
+
+    for where in ("segmentation_models_pytorch.encoders.hf_hub_download", "timm.models._hub.hf_hub_download"):
+        monkeypatch.setattr(where, offline)
+    with pytest.raises(InputError, match=r"cannot be had .*no network.*leave model.weights out") as caught:
+        create_model(ModelSpec(encoder=encoder, bands=3, classes=2), weights="imagenet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_spec_is_plain_values():
+    spec = ModelSpec(bands=4, classes=2, options={"decoder_channels": [8, 8]})
+    assert ModelSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
+    assert "resnet18" in smp_encoders()
