@@ -156,16 +156,18 @@ def _weighted(patch: Patch, row: NDArray[Any], col: NDArray[Any], weights: Weigh
     rows, cols = patch.valid.shape
     count, columns = patch.pixels.shape[0], list(_taps(col, cols, weights, dtype))
     total, weight = np.zeros((count, row.size), dtype=dtype), np.zeros(row.size, dtype=dtype)
-    flat, valid, whole = patch.pixels.reshape(count, -1), patch.valid.ravel(), bool(patch.valid.all())
+    whole = bool(patch.valid.all())
+    # Invalid pixels may hold anything, NaN too, which no weight of zero would silence.
+    pixels = patch.pixels if whole else np.where(patch.valid, patch.pixels, np.zeros((), patch.pixels.dtype))
+    flat, valid = pixels.reshape(count, -1), patch.valid.ravel()
     for at_row, down in _taps(row, rows, weights, dtype):
         for at_col, across in columns:
             index, share = at_row * cols + at_col, down * across
             if not whole:
-                share = np.where(valid[index], share, 0)
+                share *= valid.take(index)
             weight += share
             for band in range(count):
-                # Where the share is zero the pixel may be anything, NaN too.
-                total[band] += np.where(share == 0, 0, flat[band][index] * share)
+                total[band] += flat[band].take(index) * share
     return total, weight
 
 
