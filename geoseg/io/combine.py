@@ -259,7 +259,7 @@ class Mosaic:
 
     def _compose(self, geobox: GeoBox) -> Patch:
         """Each member read onto `geobox` where it can be, the first valid one kept."""
-        out = Patch.empty(len(self.bands), tuple(geobox.shape), self.dtype)
+        out = Patch.empty(len(self.bands), geobox.shape.yx, self.dtype)
         for index, window in self._meeting(geobox):
             rows, cols = window.slices
             missing = ~out.valid[rows, cols]

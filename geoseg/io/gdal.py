@@ -220,7 +220,7 @@ def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
         fits = np.isfinite(nodata) and nodata == int(nodata) and limits.min <= nodata <= limits.max
         return values == values.dtype.type(int(nodata)) if fits else np.zeros(values.shape, dtype=bool)
     if np.isnan(nodata):
-        return np.isnan(values)
+        return np.asarray(np.isnan(values))
     if values.dtype != np.float32 or not np.isfinite(nodata):
         found: NDArray[np.bool_] = values == nodata
         return found
@@ -236,4 +236,4 @@ def _scaled(raw: NDArray[Any], facts: Facts) -> NDArray[Any]:
         return raw
     scale = np.array([band.scale for band in facts.bands])[:, None, None]
     offset = np.array([band.offset for band in facts.bands])[:, None, None]
-    return (raw * scale + offset).astype(np.float32)
+    return np.asarray(raw * scale + offset, dtype=np.float32)

@@ -75,6 +75,11 @@ def crop(geobox: GeoBox, window: Window) -> GeoBox:
     return GeoBox((window.rows, window.cols), affine, geobox.crs)
 
 
+def apply(affine: Affine, cols: Any, rows: Any) -> tuple[Any, Any]:
+    """`affine` of numbers or arrays, without the warnings and types that its own operator has for arrays."""
+    return affine.a * cols + affine.b * rows + affine.c, affine.d * cols + affine.e * rows + affine.f
+
+
 @lru_cache(maxsize=1024)
 def _equivalent(one: CRS, other: CRS) -> bool:
     return bool(one == other or one.proj.equals(other.proj, ignore_axis_order=True))
@@ -139,10 +144,18 @@ def _transformer(source: CRS, target: CRS) -> Any:
         raise GridError(f"no way from {source} to {target}: {error}") from error
 
 
-def transform(x: NDArray[Any], y: NDArray[Any], source: CRS, target: CRS) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Coordinates `x, y` of `source` in `target`; NaN where they have no place there."""
+def transform(
+    x: NDArray[Any], y: NDArray[Any], source: CRS | None, target: CRS | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Coordinates `x, y` of `source` in `target`; NaN where they have no place there.
+
+    Raises:
+        GridError: One of the two is missing, or there is no way from one to the other.
+    """
     if same_crs(source, target):
         return x, y
+    if source is None or target is None:
+        raise GridError("coordinates without a CRS have no place in another; give it with crs: EPSG:...")
     moved = _transformer(source, target)(np.array(x, dtype=float), np.array(y, dtype=float))
     known = np.isfinite(moved[0]) & np.isfinite(moved[1])
     return np.where(known, moved[0], np.nan), np.where(known, moved[1], np.nan)
@@ -152,21 +165,21 @@ def to_pixels(
     rows: NDArray[Any], cols: NDArray[Any], geobox: GeoBox, grid: GeoBox
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Where points `rows, cols` of `geobox` lie on `grid`, as its rows and columns."""
-    x, y = geobox.affine @ (cols, rows)
+    x, y = apply(geobox.affine, cols, rows)
     x, y = transform(x, y, geobox.crs, grid.crs)
     turn = _turn(grid.crs)
     if turn is not None:
         rows_, cols_ = grid.shape
         west = min((grid.affine @ corner)[0] for corner in ((0, 0), (cols_, 0), (0, rows_), (cols_, rows_)))
         x = west + np.mod(x - west, turn)
-    col, row = ~grid.affine @ (x, y)
+    col, row = apply(~grid.affine, x, y)
     return np.asarray(row), np.asarray(col)
 
 
 def _step(geobox: GeoBox, grid: GeoBox, x: float, y: float) -> tuple[float, float]:
     """Rows and columns of `grid` that one pixel of `geobox` spans at `x, y` of the grid's CRS; NaN where nowhere."""
     x_to, y_to = transform(np.array([x]), np.array([y]), grid.crs, geobox.crs)
-    col, row = ~geobox.affine @ (float(x_to[0]), float(y_to[0]))
+    col, row = apply(~geobox.affine, float(x_to[0]), float(y_to[0]))
     rows, cols = to_pixels(row + np.array([0.0, 1, 0]), col + np.array([0.0, 0, 1]), geobox, grid)
     return hypot(*np.diff(rows[[1, 0, 2]])), hypot(*np.diff(cols[[1, 0, 2]]))
 
@@ -174,14 +187,14 @@ def _step(geobox: GeoBox, grid: GeoBox, x: float, y: float) -> tuple[float, floa
 def _common_place(grid: GeoBox, target: CRS) -> tuple[float, float]:
     """A point of `grid` in its own CRS, inside the area that `target` is made for where the two meet."""
     rows, cols = grid.shape
-    centre: tuple[float, float] = grid.affine @ (cols / 2, rows / 2)
+    centre: tuple[float, float] = apply(grid.affine, cols / 2, rows / 2)
     area = target.proj.area_of_use
     if area is None or area.west >= area.east:
         return centre
     lonlat = CRS("EPSG:4326")
     edge = np.linspace(0, 1, 9)
     cells = np.meshgrid(edge * cols, edge * rows)
-    x, y = grid.affine @ (cells[0].ravel(), cells[1].ravel())
+    x, y = apply(grid.affine, cells[0].ravel(), cells[1].ravel())
     lon, lat = transform(x, y, grid.crs, lonlat)
     known = np.isfinite(lon) & np.isfinite(lat)
     if not known.any():
@@ -237,7 +250,7 @@ def pixel_bounds(geobox: GeoBox, grid: GeoBox) -> tuple[float, float, float, flo
 def ground_bounds(geobox: GeoBox, crs: CRS) -> tuple[float, float, float, float]:
     """West, south, east, north of `geobox` in `crs`, widened by what points may miss; infinite where unknown."""
     row, col = _mesh(geobox)
-    x, y = transform(*(geobox.affine @ (col, row)), geobox.crs, crs)
+    x, y = transform(*apply(geobox.affine, col, row), geobox.crs, crs)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return -np.inf, -np.inf, np.inf, np.inf
     wide, high = (0.0, 0.0) if same_crs(geobox.crs, crs) else (np.ptp(x) / 10, np.ptp(y) / 10)
@@ -250,7 +263,7 @@ def ground_bounds(geobox: GeoBox, crs: CRS) -> tuple[float, float, float, float]
 def _nodes(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rows and columns of lattice nodes around `geobox`; the same places on the ground for any window of a grid."""
     found = []
-    col, row = ~geobox.affine @ (0.0, 0.0)
+    col, row = apply(~geobox.affine, 0.0, 0.0)
     for origin, size in ((row, geobox.shape[0]), (col, geobox.shape[1])):
         # The odd fraction keeps the usual origins, whole and half pixels, away from where rounding would flip.
         first = -(floor(-origin + 0.3819) % NODE_PX)
@@ -291,14 +304,14 @@ class PixelMap:
 
     def coordinates(self, window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rows and columns on the grid of the pixel centres of `window`; NaN where they have no place there."""
-        rows = np.arange(window.row_off, window.row_stop) + 0.5
-        cols = np.arange(window.col_off, window.col_stop) + 0.5
+        rows = np.arange(window.row_off, window.row_stop, dtype=np.float64) + np.float64(0.5)
+        cols = np.arange(window.col_off, window.col_stop, dtype=np.float64) + np.float64(0.5)
         found = [self._between(nodes, rows, cols) for nodes in (self.row, self.col)]
         self._mend(found, rows, cols)
         return np.round(found[0] * STEPS_PER_PX) / STEPS_PER_PX, np.round(found[1] * STEPS_PER_PX) / STEPS_PER_PX
 
     def _cell(self, positions: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.intp]:
-        return ((positions - nodes[0]) // NODE_PX).astype(np.intp)
+        return np.asarray(np.floor_divide(positions - nodes[0], NODE_PX), dtype=np.intp)
 
     def _between(
         self, nodes: NDArray[np.float64], rows: NDArray[np.float64], cols: NDArray[np.float64]

@@ -31,7 +31,7 @@ REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsicurl", "/vsis3"
 
 GDAL_OPTIONS: dict[str, Any] = {
     # GDAL's own default is a twentieth of all memory, so that memory would grow with the scene.
-    "GDAL_CACHEMAX": 256 << 20,
+    "GDAL_CACHEMAX": 128 << 20,
 }
 
 REMOTE_OPTIONS: dict[str, Any] = {

@@ -101,7 +101,7 @@ def thin_mode(patch: Patch, factors: tuple[int, int]) -> Patch:
     starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
     length = np.where(ordered >= 0, place - np.maximum.accumulate(np.where(starts, place, 0), axis=-1) + 1, 0)
     best = np.take_along_axis(ordered, length.argmax(axis=-1)[..., None], axis=-1)[..., 0]
-    return Patch(values[np.maximum(best, 0)], valid.any(axis=(1, 3)))
+    return Patch(values[np.maximum(best, 0)], np.asarray(valid.any(axis=(1, 3))))
 
 
 # -- sampling at points ------------------------------------------------------------------------------------------------
