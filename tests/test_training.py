@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from pathlib import Path
@@ -98,7 +97,7 @@ def test_the_folder_tells_the_run(scene):
     best = max(figures["history"], key=lambda row: row["val/score"])
     assert best["val/miou"] == pytest.approx(result.scores["mean_iou"], abs=1e-6)
     (table,) = result.folder.glob("csv/**/metrics.csv")
-    assert "val/score" in next(csv.reader(table.open()))
+    assert "val/score" in table.read_text().splitlines()[0].split(",")
     assert list(result.folder.glob("tensorboard/**/events.*"))
     assert (result.folder / "curves.png").stat().st_size > 5000
     assert yaml.safe_load((result.folder / "config.yaml").read_text())["data"]["batch"] == 8
@@ -113,22 +112,6 @@ def test_statistics_are_those_of_the_valid_training_pixels(scene):
     card = read_card(result.model)
     np.testing.assert_allclose([band.mean for band in card.bands], values.mean(1))
     np.testing.assert_allclose([band.std for band in card.bands], values.std(1))
-
-
-def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(scene):
-    whole = run_fit(config(scene, name="whole", model={"schedule": "constant"}, trainer={"max_epochs": 3}))
-    first = run_fit(config(scene, name="parts", model={"schedule": "constant"}, trainer={"max_epochs": 1}))
-    second = run_fit(
-        config(scene, name="parts", resume=True, model={"schedule": "constant"}, trainer={"max_epochs": 3})
-    )
-    histories = [json.loads((run.folder / "metrics.json").read_text())["history"] for run in (whole, second)]
-    assert [row["step"] for row in histories[1]] == [8, 16, 24]
-    for one, other in zip(*histories, strict=True):
-        assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-6)
-        assert one["val/score"] == pytest.approx(other["val/score"], rel=1e-6)
-    assert first.model == second.model
-    for one, other in zip(*(load_model(run.model)[0].state_dict().values() for run in (whole, second)), strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_the_same_seed_gives_the_same_weights(scene):
@@ -196,11 +179,12 @@ def test_a_loss_that_is_no_number_stops_the_run(scene):
 
 
 def test_a_missing_config_says_where_one_is():
-    with pytest.raises(MissingInputError, match="landcover.yaml"):
+    with pytest.raises(MissingInputError, match=r"landcover\.yaml"):
         run_fit("nowhere.yaml")
 
 
-def test_an_interrupt_keeps_what_is_finished(scene, monkeypatch):
+def test_an_interrupted_run_resumes_as_if_it_had_never_stopped(scene, monkeypatch):
+    whole = run_fit(config(scene, name="whole", trainer={"max_epochs": 3}))
     ran = training.History.on_validation_end
 
     def interrupt(self, trainer, task):
@@ -208,12 +192,20 @@ def test_an_interrupt_keeps_what_is_finished(scene, monkeypatch):
         if len(self.rows) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.History, "on_validation_end", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run_fit(config(scene, trainer={"max_epochs": 3}))
+    with monkeypatch.context() as patch:
+        patch.setattr(training.History, "on_validation_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_fit(config(scene, trainer={"max_epochs": 3}))
     assert Path("runs/tiny/last.ckpt").is_file()
     assert not Path("runs/tiny/model.safetensors").exists()
-    monkeypatch.undo()
+    resumed = run_fit(config(scene, trainer={"max_epochs": 3}), resume=True)
+    histories = [json.loads((run.folder / "metrics.json").read_text())["history"] for run in (whole, resumed)]
+    assert [row["step"] for row in histories[1]] == [8, 16, 24]
+    for one, other in zip(*histories, strict=True):
+        assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-6)
+        assert one["val/score"] == pytest.approx(other["val/score"], rel=1e-6)
+    for one, other in zip(*(load_model(run.model)[0].state_dict().values() for run in (whole, resumed)), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_two_scenes_in_two_zones_at_one_resolution(scene, tmp_path, monkeypatch, caplog):
