@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import geopandas
 import numpy as np
-import pandas
+import pandas as pd
 from numpy.typing import NDArray
 
 from geoseg.errors import GridError, InputError, LegendError
@@ -163,7 +163,7 @@ def _frame(traced: _Traced, legend: Legend, geobox: GeoBox) -> geopandas.GeoData
     classes, sums, unit = traced.classes[1:], traced.sums, traced.metric.unit
     columns: dict[str, Any] = {
         "class_id": classes.astype(np.int32),
-        "class_name": pandas.array(np.array(legend.names, object)[np.searchsorted(legend.ids, classes)], dtype="str"),
+        "class_name": pd.array(np.array(legend.names, object)[np.searchsorted(legend.ids, classes)], dtype="str"),
         "area_m2" if unit == "m" else "area_px": areas[1:],
         f"perimeter_{unit}": perimeters[1:],
         "pixels": sums["pixels"][1:],
