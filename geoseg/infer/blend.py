@@ -82,19 +82,27 @@ class Arrays:
     """A library of arrays on a device, as far as blending needs it: numpy, or torch on one device.
 
     Attributes:
-        xp: The module: `where`, `maximum`, `round`.
         zeros: float32 zeros of a shape, on the device.
+        best: The highest of scores `(class, row, col)`, NaN where one is NaN, and its channel: the lowest at a tie.
+        percent: Probabilities as whole percent, and `NO_NUMBER` for NaN.
         to_device: An array of the device from a numpy array.
         to_host: A numpy array of a dtype from one of the device.
     """
 
-    xp: Any
     zeros: Callable[[tuple[int, ...]], Any]
+    best: Callable[[Any], tuple[Any, Any]]
+    percent: Callable[[Any], Any]
     to_device: Callable[[NDArray[Any]], Any]
     to_host: Callable[[Any, type[np.generic]], NDArray[Any]]
 
 
-NUMPY = Arrays(np, lambda shape: np.zeros(shape, np.float32), np.asarray, lambda array, dtype: array.astype(dtype))
+NUMPY = Arrays(
+    zeros=lambda shape: np.zeros(shape, np.float32),
+    best=lambda scores: (scores.max(axis=0), scores.argmax(axis=0)),
+    percent=lambda scores: np.where(np.isnan(scores), NO_NUMBER, np.round(scores * 100)),
+    to_device=np.asarray,
+    to_host=lambda array, dtype: array.astype(dtype),
+)
 
 
 class Accumulator:
@@ -119,14 +127,10 @@ class Accumulator:
 
         The lowest channel wins a tie. The percentage is 0 to 100, or `NO_NUMBER` where a score is NaN.
         """
-        xp, scores = self._arrays.xp, self._scores[:, :rows]
-        best, channel = scores[0], xp.zeros_like(scores[0])
-        for index in range(1, scores.shape[0]):
-            channel = xp.where(scores[index] > best, float(index), channel)
-            best = xp.maximum(best, scores[index])
-        percent = xp.where(best == best, xp.round(best * 100), float(NO_NUMBER))  # noqa: PLR0124 - NaN is not itself
-        small = np.uint8 if scores.shape[0] <= 256 else np.uint16
-        return self._arrays.to_host(channel, small), self._arrays.to_host(percent, np.uint8)
+        score, channel = self._arrays.best(self._scores[:, :rows])
+        small = np.uint8 if self._scores.shape[0] <= 256 else np.uint16
+        to_host = self._arrays.to_host
+        return to_host(channel, small), to_host(self._arrays.percent(score), np.uint8)
 
     def roll(self, rows: int) -> None:
         """Let the first `rows` go and make as many empty ones below."""

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,10 +19,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geoseg.errors import InputError, ModelFileError
-from geoseg.infer.blend import Arrays
+from geoseg.infer.blend import NO_NUMBER, Arrays
+from geoseg.models.card import ModelCard
 
-if TYPE_CHECKING:
-    from geoseg.models.file import ModelCard
+__all__ = [
+    "ModelCard",
+    "Precision",
+    "TorchPredictor",
+    "arrays_on",
+    "find_device",
+    "find_precision",
+    "model_digest",
+    "resize",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +40,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 BATCH_PX = {"cpu": 4 * 512**2, "cuda": 64 * 512**2}
 """Pixels in one forward pass, where the user does not say."""
 
-_HOST_TYPES = {np.uint8: torch.uint8, np.uint16: torch.int32, np.float32: torch.float32}
+_HOST_TYPES = {np.uint8: torch.uint8, np.uint16: torch.uint16}
 
 
 class TorchPredictor:
@@ -105,13 +114,7 @@ class TorchPredictor:
     @property
     def arrays(self) -> Arrays:
         """Torch on the predictor's device."""
-        device = self.device
-        return Arrays(
-            xp=torch,
-            zeros=lambda shape: torch.zeros(shape, dtype=torch.float32, device=device),
-            to_device=lambda array: torch.from_numpy(array).to(device),
-            to_host=lambda array, dtype: array.to(_HOST_TYPES[dtype]).cpu().numpy(),
-        )
+        return arrays_on(self.device)
 
     def probabilities(self, pixels: NDArray[Any], valid: NDArray[np.bool_], *, model_shape: tuple[int, int]) -> Tensor:
         """Class probabilities `(tile, class, row, col)`, float32, on the device.
@@ -158,6 +161,17 @@ class TorchPredictor:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, torch.bfloat16)
+
+
+def arrays_on(device: torch.device) -> Arrays:
+    """Torch's arrays on a device."""
+    return Arrays(
+        zeros=lambda shape: torch.zeros(shape, dtype=torch.float32, device=device),
+        best=lambda scores: scores.max(dim=0),
+        percent=lambda scores: torch.where(scores.isnan(), NO_NUMBER, (scores * 100).round()),
+        to_device=lambda array: torch.from_numpy(array).to(device),
+        to_host=lambda array, dtype: array.to(_HOST_TYPES[dtype]).cpu().numpy(),
+    )
 
 
 def resize(planes: Tensor, shape: tuple[int, ...]) -> Tensor:

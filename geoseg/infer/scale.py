@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, hypot, isfinite
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from geoseg.tiling import Axis, Tiling
 
 if TYPE_CHECKING:
     from geoseg.io.protocol import Source
-    from geoseg.models.file import ModelCard
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +31,13 @@ LARGEST_FACTOR = 16.0
 SAME_GSD = 0.05
 
 
-def match_scene(source: Source, card: ModelCard) -> tuple[int, ...]:
-    """Positions of the model's bands among the scene's, by name, letter case ignored.
+def match_scene(source: Source, wanted: Sequence[str]) -> tuple[int, ...]:
+    """Positions of the model's bands `wanted` among the scene's, by name, letter case ignored.
 
     Raises:
         BandError: The scene lacks a band; the message gives both lists.
     """
-    return tuple(match_bands([band.name for band in card.bands], source.bands))
+    return tuple(match_bands(wanted, source.bands))
 
 
 def ground_sampling_distance(geobox: GeoBox) -> tuple[float, float] | None:
@@ -143,8 +143,8 @@ def _alone(axis: Axis) -> Axis:
 def _scaled_axis(size: int, *, tile_px: int, overlap_px: int, factor: float) -> tuple[Axis, int]:
     """An axis in the scene's pixels, and the tile's pixels for the model.
 
-    Tiles grow in units that are whole pixels of the scene and multiples of 32 of the model; with 32 or more pixels of
-    the scene in a unit the factor is met within 2 %.
+    Tiles grow in units that are whole pixels of the scene and multiples of 32 of the model; with 32 pixels of the scene
+    or more in a unit, as the tile allows, the factor is met within 2 %.
     """
     model_unit = MULTIPLE * min(ceil(factor), tile_px // MULTIPLE)
     unit = round(model_unit / factor)

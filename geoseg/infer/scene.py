@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geoseg.infer.job import DEFAULT_MEMORY_BYTES, PredictResult, Progress, run_job
-from geoseg.infer.predictor import Precision, TorchPredictor, model_digest
+from geoseg.infer.predictor import ModelCard, Precision, TorchPredictor, model_digest
 from geoseg.infer.scale import lattice_for, match_scene, scale_for
 from geoseg.io.combine import pick
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from geoseg.io.protocol import Source
-    from geoseg.models.file import ModelCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def predict_scene(
         GeosegError: Something else about the input or the output has to be mended.
     """
     chosen = options or PredictOptions()
-    order = match_scene(source, card)
+    order = match_scene(source, card.band_names)
     bands = pick(source, order, [source.bands[position] for position in order])
     lattice = lattice_for(
         (source.geobox.shape[0], source.geobox.shape[1]),

@@ -10,14 +10,10 @@ from hypothesis import strategies as st
 
 from geoseg.errors import InputError
 from geoseg.infer.blend import BLENDS, NO_NUMBER, NUMPY, Accumulator, Arrays, axis_weights, weigh, window
+from geoseg.infer.predictor import arrays_on
 from geoseg.tiling import Axis
 
-TORCH = Arrays(
-    torch,
-    torch.zeros,
-    torch.from_numpy,
-    lambda array, dtype: array.to({np.uint8: torch.uint8, np.uint16: torch.int32}[dtype]).numpy(),
-)
+TORCH = arrays_on(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("blend", BLENDS)
@@ -55,13 +51,24 @@ def test_an_unknown_blend_is_refused_with_the_known_ones() -> None:
         window(32, 8, blend="cosine")
 
 
-def test_the_best_class_and_its_percentage() -> None:
-    sums = Accumulator(NUMPY, classes=3, rows=1, cols=4)
-    sums.add(np.array([[[0.2, 0.5, 0.0, 1.0]], [[0.7, 0.5, 0.0, 0.0]], [[0.1, 0.0, 0.0, 0.0]]], "f4"), col_off=0)
+@pytest.mark.parametrize("arrays", [NUMPY, TORCH], ids=["numpy", "torch"])
+def test_the_best_class_and_its_percentage(arrays: Arrays) -> None:
+    sums = Accumulator(arrays, classes=3, rows=1, cols=4)
+    scores = np.array([[[0.2, 0.5, 0.0, 1.0]], [[0.7, 0.5, 0.0, 0.0]], [[0.1, 0.0, 0.0, 0.0]]], "f4")
+    sums.add(arrays.to_device(scores), col_off=0)
     channel, percent = sums.finish(1)
     assert channel.tolist() == [[1, 0, 0, 0]]  # the lowest wins a tie
     assert percent.tolist() == [[70, 50, 0, 100]]
     assert (channel.dtype, percent.dtype) == (np.uint8, np.uint8)
+
+
+@pytest.mark.parametrize("arrays", [NUMPY, TORCH], ids=["numpy", "torch"])
+def test_the_lowest_class_wins_a_tie_wherever_it_lies(arrays: Arrays) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 3, (12, 64, 64)).astype("f4") / 4
+    sums = Accumulator(arrays, classes=12, rows=64, cols=64)
+    sums.add(arrays.to_device(scores), col_off=0)
+    np.testing.assert_array_equal(sums.finish(64)[0], scores.argmax(axis=0))
 
 
 @pytest.mark.parametrize("arrays", [NUMPY, TORCH], ids=["numpy", "torch"])
@@ -74,9 +81,10 @@ def test_nan_is_marked(arrays: Arrays, channel: int) -> None:
     assert sums.finish(1)[1].tolist() == [[50, NO_NUMBER]]
 
 
-def test_more_than_256_classes_have_wider_channels() -> None:
-    sums = Accumulator(NUMPY, classes=300, rows=1, cols=1)
-    sums.add((np.arange(300) == 299).astype("f4")[:, None, None], col_off=0)
+@pytest.mark.parametrize("arrays", [NUMPY, TORCH], ids=["numpy", "torch"])
+def test_more_than_256_classes_have_wider_channels(arrays: Arrays) -> None:
+    sums = Accumulator(arrays, classes=300, rows=1, cols=1)
+    sums.add(arrays.to_device((np.arange(300) == 299).astype("f4")[:, None, None]), col_off=0)
     assert sums.finish(1)[0].tolist() == [[299]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import ceil
 from types import SimpleNamespace
 
 import pytest
@@ -20,17 +21,13 @@ def grid(crs: str | None, *, x: float, y: float, dx: float, dy: float, side: int
     return GeoBox((side, side), Affine(dx, 0, x - dx * side / 2, 0, -dy, y + dy * side / 2), crs)
 
 
-def card(*names: str) -> SimpleNamespace:
-    return SimpleNamespace(bands=[SimpleNamespace(name=name) for name in names])
-
-
 def test_bands_are_matched_by_name_whatever_the_case() -> None:
-    assert match_scene(SimpleNamespace(bands=("green", "red", "NIR")), card("nir", "RED")) == (2, 1)
+    assert match_scene(SimpleNamespace(bands=("green", "red", "NIR")), ["nir", "RED"]) == (2, 1)
 
 
 def test_lacking_bands_are_refused_with_both_lists() -> None:
     with pytest.raises(BandError, match=r"\[red, nir\], the scene has \[band1, band2\]"):
-        match_scene(SimpleNamespace(bands=("band1", "band2")), card("red", "nir"))
+        match_scene(SimpleNamespace(bands=("band1", "band2")), ["red", "nir"])
 
 
 def test_metres_of_a_utm_grid() -> None:
@@ -103,7 +100,8 @@ def test_a_resampled_tile_is_whole_pixels_here_and_multiples_of_32_there(
         assert model_px % 32 == 0
         assert model_px <= tile
         assert axis.tile <= LARGEST_SCALED_PX
-        assert model_px / axis.tile == pytest.approx(factor, rel=0.06)
+        off = 0.55 * factor / min(tile, 32 * ceil(factor))  # half a pixel of the scene in a unit of the model
+        assert model_px / axis.tile == pytest.approx(factor, rel=off)
         assert axis.stride > 0
         assert (axis.count - 1) * axis.stride + axis.tile >= axis.size
         assert axis.overlap >= min(overlap / factor, axis.tile // 2) or axis.count == 1
