@@ -76,7 +76,7 @@ def call(verb: Callable[..., Any], args: Sequence[str], *, name: str) -> Any:
         InputError: The arguments do not fit the signature.
         SystemExit: Help was asked for and is printed.
     """
-    from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
+    from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser  # type: ignore[attr-defined] # it is public
 
     parameters = inspect.signature(verb).parameters
     subject = next((key for key, value in parameters.items() if value.kind is value.POSITIONAL_OR_KEYWORD), None)

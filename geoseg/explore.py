@@ -140,10 +140,11 @@ def show_polygons(
         axis: Where to draw; a new figure by default.
     """
     import geopandas
+    import pyogrio
 
     raster = quicklook(scene)
     drawn = _drawn(stretched(raster, bands=bands), raster.geobox, axis)
-    frame = geopandas.read_file(polygons)
+    frame = geopandas.read_file(polygons, layer=pyogrio.list_layers(polygons)[0, 0])  # a style may be a second table
     if frame.crs is not None and raster.geobox.crs is not None:
         frame = frame.to_crs(raster.geobox.crs.to_wkt())
     colors = "white" if legend is None else [legend.by_id(value).color for value in frame["class_id"]]

@@ -35,7 +35,7 @@ def borders(tiles: list[Path], mapped: Path) -> tuple[set[int], set[int]]:
     rows, cols = set(), set()
     for tile in tiles:
         with rasterio.open(tile) as source:
-            col, row = ~affine * (source.transform.c, source.transform.f)
+            col, row = ~affine @ (source.transform.c, source.transform.f)
         rows.add(round(row))
         cols.add(round(col))
     return {row for row in rows if 0 < row < shape[0]}, {col for col in cols if 0 < col < shape[1]}

@@ -37,7 +37,7 @@ def main() -> None:
     geoseg("assess", mapped, "--reference", reference, "--out", figures, "--overwrite")
     polygons = folder / "map.gpkg"
     vectorize = geoseg("vectorize", mapped, "--out", polygons, "--min-area-m2", 2000, "--overwrite")
-    frame = geopandas.read_file(polygons)
+    frame = geopandas.read_file(polygons, layer="map")
     area, truth = float(frame["area_m2"].sum()), pixel_areas_m2(str(mapped))
     found = scores(figures)
     emit(

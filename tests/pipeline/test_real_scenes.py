@@ -79,7 +79,7 @@ def test_beaufort_from_degrees_to_true_square_metres(shared_data: Path, tmp_path
     scene = str(shared_data / "beaufort" / "beaufort_s2_b01_b08.tif")
     geoseg.predict(scene, model=model, out=tmp_path / "map.tif", nodata=255)
     geoseg.vectorize(tmp_path / "map.tif", out=tmp_path / "map.gpkg", min_area_m2=20_000)
-    frame = geopandas.read_file(tmp_path / "map.gpkg")
+    frame = geopandas.read_file(tmp_path / "map.gpkg", layer="map")
     with rasterio.open(tmp_path / "map.tif") as made, rasterio.open(scene) as given:
         assert made.transform == given.transform
         mapped = made.read(1) != 255

@@ -44,7 +44,7 @@ def test_predict_writes_map_confidence_style_and_item_on_the_scenes_grid(mapped:
 
 def test_vectorize_takes_names_and_confidence_from_beside_the_map(mapped: Path) -> None:
     out = geoseg.vectorize(mapped, out=mapped.with_name("map.gpkg"))
-    frame = geopandas.read_file(out)
+    frame = geopandas.read_file(out, layer="map")
     assert {"class_id", "class_name", "area_m2", "perimeter_m", "confidence"} <= set(frame.columns)
     assert set(frame["class_name"]) <= {"water", "forest", "crop"}
     with rasterio.open(mapped) as source:

@@ -1,0 +1,3 @@
+from .run import FitCLI as FitCLI
+from .run import FitResult as FitResult
+from .run import run_fit as run_fit
