@@ -13,11 +13,11 @@ import torch
 import yaml
 from affine import Affine
 
-from geoseg.training import run as training
 from geoseg.errors import InputError, MissingInputError, OutputExistsError
 from geoseg.models.card import read_card
 from geoseg.models.file import load_model
 from geoseg.models.task import normalize
+from geoseg.training import run as training
 from geoseg.training.run import run_fit
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
