@@ -15,14 +15,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+import lazy_loader as lazy
 import numpy as np
-import pyogrio
 import rasterio.features
 import shapely
+from affine import Affine
 from numpy.typing import DTypeLike, NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
@@ -32,6 +32,8 @@ from geoseg.io.grids import same_crs, transform
 from geoseg.io.handles import is_remote, one_line
 
 logger = logging.getLogger(__name__)
+# It imports geopandas, which takes a second that labels in a raster need not wait for.
+pyogrio = lazy.load("pyogrio")
 
 RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".nc", ".asc"}
 PARQUET_SUFFIXES = {".parquet", ".geoparquet"}
@@ -118,13 +120,13 @@ class PolygonFile:
             MissingInputError: The file is not there.
             ReadError: It cannot be read.
         """
-        if _is_parquet(self.path):
+        if Path(self.path).suffix.lower() in PARQUET_SUFFIXES:
             frame = _parquet(self.path)
             return tuple(name for name in frame.columns if name != frame.geometry.name)
         layer = _layer(self.path, self.layer)
         try:
             return tuple(map(str, pyogrio.read_info(self.path, layer=layer)["fields"]))
-        except (DataSourceError, DataLayerError) as error:
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             raise ReadError(f"{self.path} cannot be read: {one_line(error)}") from error
 
 
@@ -142,7 +144,7 @@ def is_vector(path: str) -> bool:
         return True
     try:
         return len(pyogrio.list_layers(path)) > 0
-    except DataSourceError:
+    except pyogrio.errors.DataSourceError:
         return False
 
 
@@ -190,10 +192,11 @@ def burn(
     indexes, geometries = near(polygons, geobox)
     if not len(indexes):
         return np.full(tuple(geobox.shape), fill, dtype)
-    # In pixels, so that rotated and south-up grids need no care.
+    # In pixels, for rotated and south-up grids; upside down, for rasterio warns where there is no transform.
+    upright = shapely.transform(geometries, lambda col, row: (col, -row), interleaved=False)
     burnt = rasterio.features.rasterize(
-        zip(geometries, values[indexes].tolist(), strict=True),
-        out_shape=tuple(geobox.shape), fill=fill, dtype=np.dtype(dtype).name, all_touched=all_touched,
+        zip(upright, values[indexes].tolist(), strict=True), out_shape=tuple(geobox.shape),
+        transform=Affine.scale(1, -1), fill=fill, dtype=np.dtype(dtype).name, all_touched=all_touched,
     )  # fmt: skip
     return np.asarray(burnt)
 
@@ -279,17 +282,15 @@ def _signature(path: str) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_size
 
 
-def _is_parquet(path: str) -> bool:
-    return Path(path).suffix.lower() in PARQUET_SUFFIXES
-
-
 @lru_cache(maxsize=16)
 def _read(file: PolygonFile, _signature: tuple[int, int]) -> Polygons:
     missing = [name for name in file.columns if name not in file.fields()]
     if missing:
         have = ", ".join(file.fields()) or "none"
         raise InputError(f"{file.path} has no column {', '.join(missing)}; its columns are {have}")
-    wkt, geometries, columns = _parquet_content(file) if _is_parquet(file.path) else _ogr_content(file)
+    wkt, geometries, columns = (
+        _parquet_content(file) if Path(file.path).suffix.lower() in PARQUET_SUFFIXES else _ogr_content(file)
+    )
     crs = crs_named(file.crs) if file.crs else _crs(wkt, file.path)
     usable, kept = _usable(geometries, file.path)
     return Polygons(usable, crs, {name: values[kept] for name, values in columns.items()})
@@ -313,7 +314,7 @@ def _ogr_content(file: PolygonFile) -> _Content:
         meta, _, wkb, fields = pyogrio.raw.read(
             os.fspath(file.path), layer=layer, columns=list(file.columns), force_2d=True
         )
-    except (DataSourceError, DataLayerError, ValueError) as error:
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
         raise ReadError(f"{file.path} cannot be read: {one_line(error)}") from error
     if wkb is None:
         raise InputError(f"layer {layer} of {file.path} has no geometries; needed are polygons")
@@ -344,7 +345,7 @@ def _layer(path: str, wanted: str | None) -> str:
     require_file(path)
     try:
         layers = pyogrio.list_layers(path).tolist()
-    except DataSourceError as error:
+    except pyogrio.errors.DataSourceError as error:
         raise ReadError(f"{path} cannot be opened as a vector file: {one_line(error)}") from error
     names = [str(name) for name, _ in layers]
     if wanted is not None and wanted not in names:
