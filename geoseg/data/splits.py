@@ -123,22 +123,18 @@ def _in_regions(scenes: Sequence[SceneArrays], regions: list[Any]) -> list[NDArr
 
 
 def _draw_units(scenes: Sequence[SceneArrays], classes: int, options: SplitOptions) -> list[NDArray[np.bool_]]:
-    labelled = sum(int((scene.labels != scene.no_label).sum()) for scene in scenes)
-    sparse = labelled < SPARSE_SHARE * sum(int(scene.valid.sum()) for scene in scenes)
+    """Where the units lie that are drawn to validate; only pixels of units with labels are looked at."""
+    labelled = [scene.labels != scene.no_label for scene in scenes]
+    usable = sum(int(scene.valid.sum()) for scene in scenes)
+    sparse = sum(int(told.sum()) for told in labelled) < SPARSE_SHARE * usable
     by_polygon = options.unit == "polygon" or (options.unit == "auto" and sparse)
     units = _polygon_units(scenes) if by_polygon else _block_units(scenes, options.block_m)
-    found, inverse = np.unique(np.concatenate([unit.ravel() for unit in units]), return_inverse=True)
-    counts = np.zeros((len(found), classes), np.int64)
-    start = 0
-    for scene in scenes:
-        unit = inverse[start : start + scene.labels.size]
-        start += scene.labels.size
-        told = (scene.labels != scene.no_label).ravel()
-        pairs = unit[told] * classes + scene.labels.ravel()[told]
-        counts += np.bincount(pairs, minlength=counts.size).reshape(counts.shape)
-    counts[found < 0] = 0  # pixels of no unit
+    unit = np.concatenate([plane[told] for plane, told in zip(units, labelled, strict=True)])
+    label = np.concatenate([scene.labels[told] for scene, told in zip(scenes, labelled, strict=True)])
+    found, position = np.unique(unit, return_inverse=True)
+    counts = np.bincount(position * classes + label, minlength=len(found) * classes).reshape(len(found), classes)
     chosen = found[choose_units(counts, share=options.validation_share, rng=np.random.default_rng(options.seed))]
-    return [np.isin(unit, chosen) for unit in units]
+    return [np.isin(plane, chosen) for plane in units]
 
 
 def choose_units(counts: NDArray[np.int64], *, share: float, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -1,0 +1,62 @@
+"""What a run remembers, and its picture."""
+
+from types import SimpleNamespace
+
+import torch
+from PIL import Image
+
+from geoseg.models.history import History, Ticks, draw_curves
+
+
+def trained(history: History, epoch: int, losses: list[float]) -> None:
+    trainer = SimpleNamespace(
+        current_epoch=epoch, global_step=10 * (epoch + 1),
+        callback_metrics={"val/score": torch.tensor(0.5 + epoch / 10), "train/loss": torch.tensor(9.0)},
+    )  # fmt: skip
+    for loss in losses:
+        history.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, 0)
+    history.on_validation_end(trainer, None)
+
+
+def test_a_row_an_epoch_with_the_mean_loss():
+    history = History()
+    trained(history, 0, [1.0, 3.0])
+    trained(history, 1, [1.0])
+    assert [row["train/loss"] for row in history.rows] == [2.0, 1.0]
+    assert [row["step"] for row in history.rows] == [10, 20]
+    assert set(history.rows[0]) == {"epoch", "step", "seconds", "train/loss", "val/score"}
+
+
+def test_a_validation_without_training_adds_nothing():
+    history = History()
+    trained(history, 0, [])
+    assert history.rows == []
+
+
+def test_a_checkpoint_brings_rows_and_seconds_back():
+    history, resumed = History(), History()
+    trained(history, 0, [1.0])
+    state = history.state_dict()
+    resumed.load_state_dict({**state, "seconds": 100.0})
+    trained(resumed, 1, [0.5])
+    assert [row["epoch"] for row in resumed.rows] == [0, 1]
+    assert resumed.seconds >= 100
+
+
+def test_ticks_tell_the_steps():
+    seen = []
+    ticks = Ticks()
+    trainer = SimpleNamespace(estimated_stepping_batches=40, global_step=3)
+    ticks.on_train_batch_end(trainer)
+    ticks.tick = lambda done, total: seen.append((done, total))
+    ticks.on_train_batch_end(trainer)
+    ticks.on_train_batch_end(SimpleNamespace(estimated_stepping_batches=float("inf"), global_step=4))
+    assert seen == [(3, 40)]
+
+
+def test_curves_are_a_small_picture(tmp_path):
+    rows = [{"epoch": k, "train/loss": 1 / (k + 1), "val/oa": 0.5 + k / 10, "val/miou": 0.3} for k in range(4)]
+    draw_curves(rows, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (880, 330)
+        assert len(picture.convert("RGB").getcolors(10**6)) > 20
