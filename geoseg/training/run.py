@@ -182,8 +182,8 @@ def _parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], 
 def shortened(message: str) -> str:
     r"""The one line of a parser's message that says what is wrong.
 
-    >>> shortened("Validation failed: Group 'data' does not accept option 'patch'\n  more")
-    "the configuration does not fit: Group 'data' does not accept option 'patch'"
+    >>> shortened("Validation failed: Group 'model' does not accept option 'encodr'\n  more")
+    "the configuration does not fit: Group 'model' does not accept option 'encodr'; near it are encoder, decoder"
     """
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
     text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
