@@ -12,6 +12,10 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft, ndimage
+from scipy.sparse.csgraph import minimum_spanning_tree
+from skimage.graph import route_through_array
+from skimage.measure import label
 
 FloatArray: TypeAlias = NDArray[np.float32]
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -21,7 +25,8 @@ Shape: TypeAlias = tuple[int, int]
 WATER, FOREST, GRASSLAND, CROPLAND, BARE_SOIL, BUILDING, ROAD = range(1, 8)
 
 MIN_BUILDING_PX = 9
-MIN_PARCEL_PX = 60
+MIN_PARCEL_PX = 100
+MIN_PATCH_PX = 40  # of woods, quarries and ponds
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,6 @@ def fractal(rng: np.random.Generator, shape: Shape, *, scale_px: float, slope: f
     White noise shaped in the Fourier domain by an amplitude of (f^2 + f0^2)^(-slope/2) with f0 = 1 / scale_px: a power
     law for short waves, as natural terrain has (Voss 1985, "Random fractal forgeries"), flat for longer ones.
     """
-    from scipy import fft
-
     padded = [fft.next_fast_len(n, real=True) for n in shape]
     spectrum = fft.rfft2(rng.standard_normal(padded, dtype=np.float32))
     frequency2 = fft.fftfreq(padded[0])[:, None] ** 2 + fft.rfftfreq(padded[1])[None, :] ** 2
@@ -58,7 +61,8 @@ def lay_out(rng: np.random.Generator, shape: Shape) -> Layout:
     # One stream a theme: a change to the villages leaves the river of every seed where it was.
     water_rng, land_rng, field_rng, village_rng, road_rng = rng.spawn(5)
     elevation = fractal(water_rng, shape, scale_px=220, slope=2.4)
-    water = _river(water_rng, shape) | (elevation < np.quantile(elevation, 0.035))
+    low = elevation < np.quantile(elevation, 0.035)
+    water = _components(_river(water_rng, shape) | low, MIN_PATCH_PX) > 0
     shore_px = _distance_to(water)
     centres, radii = _village_sites(village_rng, shape, shore_px)
     roads = _road_network(road_rng, elevation, water, centres)
@@ -67,8 +71,9 @@ def lay_out(rng: np.random.Generator, shape: Shape) -> Layout:
     buildings = _components(halls & ~(roads | (shore_px < 2)), MIN_BUILDING_PX)
     closed = water | ground | roads
 
-    forest = _cover(fractal(land_rng, shape, scale_px=90, slope=2.5) + 0.5 * (shore_px < 12), ~closed, 0.27)
-    bare = _cover(fractal(land_rng, shape, scale_px=34, slope=3.0) + 0.3 * (shore_px < 6), ~(closed | forest), 0.055)
+    forest = _cover(fractal(land_rng, shape, scale_px=90, slope=2.8) + 0.5 * (shore_px < 12), ~closed, 0.26)
+    bare = _cover(fractal(land_rng, shape, scale_px=60, slope=3.4) + 0.3 * (shore_px < 6), ~(closed | forest), 0.055)
+    forest, bare = (_components(patches, MIN_PATCH_PX) > 0 for patches in (forest, bare))
     parcels, furrow = _parcels(field_rng, shape, closed | forest | bare)
     farmed, cropped = _land_use(field_rng, parcels)
     labels = np.full(shape, GRASSLAND, dtype=np.uint8)
@@ -96,8 +101,6 @@ def _cover(field: FloatArray, allowed: BoolArray, share: float) -> BoolArray:
 
 def _distance_to(mask: BoolArray) -> FloatArray:
     """Distance in px from every pixel to the nearest True one; 1e6 where there is none."""
-    from scipy import ndimage
-
     if not mask.any():
         return np.full(mask.shape, 1e6, dtype=np.float32)
     return np.asarray(ndimage.distance_transform_edt(~mask), dtype=np.float32)
@@ -105,8 +108,6 @@ def _distance_to(mask: BoolArray) -> FloatArray:
 
 def _components(mask: BoolArray, min_px: int) -> IdArray:
     """Ids 1 ... n of the 4-connected regions of `mask` that have at least `min_px` pixels."""
-    from scipy import ndimage
-
     regions, _ = ndimage.label(mask)
     sizes = np.bincount(regions.ravel())
     return _renumber(np.where(sizes[regions] >= min_px, regions, 0))
@@ -168,23 +169,21 @@ def _village_sites(
     candidates = (corner + rng.uniform(0.22, 0.78, (len(corner), 16, 2))) * cell
     row, col = candidates.astype(np.intp)[..., 0], candidates.astype(np.intp)[..., 1]
     best = np.argmax(np.minimum(shore_px[row, col], 30) + rng.uniform(0, 6, row.shape), axis=1)
-    radii = np.minimum(rng.uniform(24, 40, len(corner)), min(shape) / 4)
+    radii = np.minimum(rng.uniform(32, 48, len(corner)), min(shape) / 4)
     return candidates[np.arange(len(corner)), best], radii
 
 
 def _road_network(
     rng: np.random.Generator, elevation: FloatArray, water: BoolArray, centres: NDArray[np.float64]
 ) -> BoolArray:
-    """Mask of the roads between the villages and out of the scene: main roads 4 px wide, side roads 3 px."""
-    from scipy import ndimage
-
+    """Mask of the roads between the villages and out of the scene: main roads 6 px wide, side roads 5 px."""
     step_px = 6
     cost = _travel_cost(rng, elevation, water, step_px)
     routes: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
     for start, end, is_main in _links(centres, water.shape):
         routes[is_main].append(_route(cost, start, end, step_px))
     roads = np.zeros(water.shape, dtype=np.bool_)
-    for width_px, group in zip((3, 4), routes, strict=True):
+    for width_px, group in zip((5, 6), routes, strict=True):
         if group:
             line = _mark(np.concatenate(group), water.shape)
             roads |= ndimage.binary_dilation(line, np.ones((width_px, width_px)))
@@ -201,8 +200,6 @@ def _travel_cost(rng: np.random.Generator, elevation: FloatArray, water: BoolArr
 
 def _links(centres: NDArray[np.float64], shape: Shape) -> list[tuple[NDArray[np.float64], NDArray[np.float64], int]]:
     """Pairs of places to join by road, and 1 for a main road: the villages' spanning tree, short cuts, and ways out."""
-    from scipy.sparse.csgraph import minimum_spanning_tree
-
     apart = np.hypot(*(centres[:, None] - centres[None, :]).transpose(2, 0, 1))
     tree = np.argwhere(minimum_spanning_tree(apart).toarray() > 0)
     links = [(centres[a], centres[b], 1) for a, b in tree]
@@ -218,9 +215,6 @@ def _links(centres: NDArray[np.float64], shape: Shape) -> list[tuple[NDArray[np.
 
 def _route(cost: FloatArray, start: NDArray[np.float64], end: NDArray[np.float64], step_px: int) -> NDArray[np.float64]:
     """Smooth dense polyline `(n, [row, col])` of the cheapest way; the way lowers `cost`, so later roads join it."""
-    from scipy import ndimage
-    from skimage.graph import route_through_array
-
     first, last = (tuple(np.minimum(place / step_px, np.array(cost.shape) - 1).astype(int)) for place in (start, end))
     cells, _ = route_through_array(cost, first, last, fully_connected=True, geometric=True)
     path = np.array(cells)
@@ -236,7 +230,7 @@ def _settlements(
     """Masks of the buildings, the streets and the built ground of all villages; every third has large halls."""
     halls, streets, ground = (np.zeros(shape, dtype=np.bool_) for _ in range(3))
     for number, (centre, radius) in enumerate(zip(centres, radii, strict=True)):
-        block_px = 17.0 if number % 3 == 2 else 10.5
+        block_px = 24.0 if number % 3 == 2 else 17.5
         reach = int(radius) + 3
         low = np.maximum(centre.astype(int) - reach, 0)
         high = np.minimum(centre.astype(int) + reach + 1, shape)
@@ -265,14 +259,15 @@ def _settlement(
     centre_uv = (block + 0.5) * block_px
     n_blocks = int(np.abs(uv).max() / block_px) + 2
     index = (block + n_blocks).astype(np.intp)
-    size = rng.uniform(0.45, 0.68, (2, 2 * n_blocks, 2 * n_blocks)) * block_px
-    shift = rng.uniform(0.18, 0.88, (2, 2 * n_blocks, 2 * n_blocks)) * (block_px - size - 2.0) + 1.8
+    size = rng.uniform(0.52, 0.68, (2, 2 * n_blocks, 2 * n_blocks)) * block_px
+    shift = rng.uniform(0.18, 0.88, (2, 2 * n_blocks, 2 * n_blocks)) * (block_px - size - 2.4) + 2.1
     built = rng.random((2 * n_blocks, 2 * n_blocks)) < 0.82
     inside = np.hypot(*centre_uv) < radius * (0.9 + 0.12 * np.sin(3 * np.arctan2(*centre_uv) + angle))
     start = within - shift[:, index[0], index[1]]
     hall = np.all((start >= 0) & (start < size[:, index[0], index[1]]), axis=0)
-    street = (np.mod(uv[0] + 1.4, 2 * block_px) < 2.8) | (np.mod(uv[1] + 1.4, 3 * block_px) < 2.8)
-    return hall & inside & built[index[0], index[1]] & ~street, street & inside, inside
+    street = (np.mod(uv[0] + 2.1, 2 * block_px) < 4.2) | (np.mod(uv[1] + 2.1, 3 * block_px) < 4.2)
+    street &= np.hypot(*uv) < radius
+    return hall & inside & built[index[0], index[1]] & ~street, street, inside | street
 
 
 def _parcels(rng: np.random.Generator, shape: Shape, closed: BoolArray) -> tuple[IdArray, FloatArray]:
@@ -281,8 +276,6 @@ def _parcels(rng: np.random.Generator, shape: Shape, closed: BoolArray) -> tuple
     The country is cut into districts (cells of a jittered lattice, Worley 1996), each with its own direction; a
     district into strips, a strip into parcels.
     """
-    from skimage.measure import label
-
     district = _districts(rng, shape, spacing_px=150)
     n = int(district.max()) + 1
     angle = rng.uniform(0, np.pi, n)[district]

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from geoseg._synthetic_layout import (
     BARE_SOIL,
@@ -46,7 +47,7 @@ CROPS = (
     (620, 930, 980, 2950, 2650, 1750),  # young crop over soil
     (850, 1200, 1500, 2700, 3100, 2350),  # ripe grain, stubble
     (880, 1180, 1560, 2150, 2900, 2500),  # ploughed loam
-    (1250, 1600, 2020, 2600, 3300, 2900),  # seedbed, dry and pale
+    (1120, 1440, 1850, 2450, 3150, 2750),  # seedbed, dry and pale
 )
 ROOFS = (
     (900, 1150, 1700, 2200, 2800, 2450),  # tiles, like loam
@@ -61,12 +62,13 @@ ASPHALT, CONCRETE, GRAVEL = (
     (1250, 1550, 1950, 2450, 3050, 2750),
 )
 CLOUD = (7200, 7100, 7100, 7300, 5200, 3800)
-SKYLIGHT = (0.52, 0.42, 0.36, 0.30, 0.26, 0.24)  # of full light in a cloud's shadow: the blue sky still shines
+SKYLIGHT = (0.62, 0.55, 0.50, 0.45, 0.42, 0.40)  # of full light in a cloud's shadow: the blue sky still shines
 
-PSF_SIGMA_PX = 0.55
+PSF_SIGMA_PX = 0.45
 NOISE_DN = (38.0, 38.0, 42.0, 75.0, 65.0, 55.0)
 SCATTER_DN = (150.0, 90.0, 55.0, 20.0, 8.0, 4.0)  # of full haze
-CLOUD_SHARE = 0.03
+CLOUD_SHARE = 0.022
+OPAQUE = 0.3  # opacity from which nothing of the ground is taken to be seen
 
 
 def expose(rng: np.random.Generator, layout: Layout) -> tuple[NDArray[np.uint16], BoolArray]:
@@ -78,7 +80,7 @@ def expose(rng: np.random.Generator, layout: Layout) -> tuple[NDArray[np.uint16]
     _shade(scene, shadow)
     _blend(scene, CLOUD, opacity)
     _sense(sensor_rng, scene)
-    valid = (opacity < 0.5) & _swath(cloud_rng, layout.labels.shape)
+    valid = (opacity < OPAQUE) & _swath(cloud_rng, layout.labels.shape)
     return np.where(valid, np.clip(np.rint(scene), 1, 12_000), 0).astype(np.uint16), valid
 
 
@@ -99,7 +101,7 @@ def _surface(rng: np.random.Generator, layout: Layout) -> BandArray:
     for class_id, spectra in painted.items():
         scene[:, at[class_id]] = spectra
     # Soil, growth and moisture drift through every class alike; the bands drift together, but not in step.
-    common = 0.10 * fractal(rng, layout.labels.shape, scale_px=25, slope=1.6)
+    common = 0.08 * fractal(rng, layout.labels.shape, scale_px=25, slope=1.6)
     green = 0.07 * fractal(rng, layout.labels.shape, scale_px=14, slope=1.4)
     tilt = np.array([-1.0, -0.4, -1.1, 1.0, -0.2, -0.7], dtype=np.float32)[:, None, None]
     scene *= np.exp(common + tilt * green)
@@ -144,7 +146,7 @@ def _grassland(rng: np.random.Generator, where: BoolArray, parcels: IdArray) -> 
     dry = 0.45 + 0.3 * fractal(rng, where.shape, scale_px=45)[where] + parcel_tone[parcels[where]]
     mottle = fractal(rng, where.shape, scale_px=4, slope=1.6)[where]
     shrubs = np.clip(0.7 * (fractal(rng, where.shape, scale_px=3)[where] - 1.7), 0, 0.7)
-    worn = 0.5 * np.clip(fractal(rng, where.shape, scale_px=9)[where] - 1.6, 0, 1)
+    worn = 0.4 * np.clip(fractal(rng, where.shape, scale_px=9)[where] - 1.8, 0, 1)
     spectra = _mix(LUSH_GRASS, DRY_GRASS, dry + 0.16 * mottle)
     return _blended(_blended(spectra, BROADLEAF, shrubs), LOAM, worn)
 
@@ -162,18 +164,18 @@ def _cropland(rng: np.random.Generator, where: BoolArray, parcels: IdArray, furr
 
 
 def _furrows(rng: np.random.Generator, parcel: IdArray, furrow: FloatArray) -> FloatArray:
-    """Relative brightness of drill rows and tramlines: waves of 3 to 4.5 px, of another strength in each parcel."""
+    """Relative brightness of drill rows and tramlines: waves of 4 to 6 px, of another strength in each parcel."""
     n = int(parcel.max()) + 1
-    wavelength_px = rng.uniform(3.0, 4.5, n).astype(np.float32)[parcel]
-    strength = rng.uniform(0.08, 0.17, n).astype(np.float32)[parcel]
+    wavelength_px = rng.uniform(4.0, 6.0, n).astype(np.float32)[parcel]
+    strength = rng.uniform(0.16, 0.24, n).astype(np.float32)[parcel]
     return np.asarray(strength * np.sin(2 * np.pi * furrow / wavelength_px), dtype=np.float32)
 
 
 def _bare_soil(rng: np.random.Generator, where: BoolArray) -> BandArray:
     """Loam to sand and rock in lumps, rough, with tufts of grass."""
-    share = 0.5 + 0.35 * fractal(rng, where.shape, scale_px=12, slope=1.6)[where]
+    share = 0.65 + 0.35 * fractal(rng, where.shape, scale_px=12, slope=1.6)[where]
     tufts = 0.3 * np.clip(fractal(rng, where.shape, scale_px=3, slope=1.3)[where] - 0.8, 0, 1.5)
-    return _blended(_mix(LOAM, SAND, share), DRY_GRASS, tufts) * _gain(rng, share.size, 0.10)
+    return _blended(_mix(LOAM, SAND, share), DRY_GRASS, tufts) * _gain(rng, share.size, 0.14)
 
 
 def _buildings(rng: np.random.Generator, where: BoolArray, buildings: IdArray) -> BandArray:
@@ -187,7 +189,7 @@ def _buildings(rng: np.random.Generator, where: BoolArray, buildings: IdArray) -
 def _roads(rng: np.random.Generator, where: BoolArray) -> BandArray:
     """Asphalt, concrete or gravel by stretches, with the noise of traffic and verges."""
     kind = fractal(rng, where.shape, scale_px=70)[where]
-    spectra = _blended(_mix(ASPHALT, CONCRETE, 2.5 * kind), GRAVEL, np.clip(-2.5 * (kind + 0.5), 0, 1))
+    spectra = _blended(_mix(ASPHALT, CONCRETE, 2.5 * kind), GRAVEL, np.clip(-2.5 * (kind + 0.8), 0, 1))
     return _blended(spectra, DRY_GRASS, 0.12 * rng.random(kind.size, dtype=np.float32)) * _gain(rng, kind.size, 0.06)
 
 
@@ -196,13 +198,13 @@ def _illumination(rng: np.random.Generator, layout: Layout) -> FloatArray:
     d_row, d_col = np.gradient(layout.elevation)
     lit = 1 - np.clip(2.2 * (d_row + d_col), -0.25, 0.25)
     across = np.linspace(-1, 1, layout.labels.shape[1]) * rng.choice([-1, 1])
-    return np.asarray(lit * (1 + 0.04 * across) * np.where(layout.shade, 0.62, 1.0), dtype=np.float32)
+    return np.asarray(lit * (1 + 0.04 * across) * np.where(layout.shade, 0.5, 1.0), dtype=np.float32)
 
 
 def _clouds(rng: np.random.Generator, shape: Shape) -> tuple[FloatArray, FloatArray]:
     """Opacity of the clouds and depth of their shadows, both 0 to 1; the shadows lie north-west of the clouds."""
     field = fractal(rng, shape, scale_px=60, slope=3.2) + 0.06 * fractal(rng, shape, scale_px=8)
-    opacity = np.clip((field - np.quantile(field, 1 - CLOUD_SHARE)) / 0.5 + 0.5, 0, 1)
+    opacity = np.clip((field - np.quantile(field, 1 - CLOUD_SHARE)) / 0.3 + 0.4, 0, 1)
     shift = (-int(rng.integers(16, 24)), -int(rng.integers(14, 22)))
     shadow = np.zeros(shape, dtype=np.float32)
     shadow[: shift[0], : shift[1]] = opacity[-shift[0] :, -shift[1] :]
@@ -222,8 +224,6 @@ def _blend(scene: BandArray, material: tuple[int, ...], share: FloatArray) -> No
 
 def _sense(rng: np.random.Generator, scene: BandArray) -> None:
     """Blur `scene` in place by the point spread, which mixes pixels at every border, and add haze and sensor noise."""
-    from scipy import ndimage
-
     haze = np.clip(0.5 + 0.4 * fractal(rng, (scene.shape[1], scene.shape[2]), scale_px=300), 0, 1)
     for number, (noise_dn, scatter_dn) in enumerate(zip(NOISE_DN, SCATTER_DN, strict=True)):
         noise = noise_dn * rng.standard_normal(haze.shape, dtype=np.float32)

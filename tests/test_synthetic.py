@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from odc.geo import CRS
 from scipy import ndimage
+from scipy.stats import mannwhitneyu
+from sklearn.ensemble import RandomForestClassifier
 
 from geoseg._synthetic_layout import BARE_SOIL, BUILDING, CROPLAND, FOREST, GRASSLAND, ROAD, WATER, fractal, lay_out
 from geoseg._synthetic_light import NOISE_DN
@@ -154,6 +156,16 @@ def test_parcels_are_cropland_or_meadow_as_a_whole(place, labels):
     assert set(crop) == {0.0, 1.0}
 
 
+@pytest.mark.parametrize("class_id", [WATER, FOREST, BARE_SOIL])
+def test_no_crumbs_but_what_roads_cut_off(labels, class_id):
+    pieces, n = ndimage.label(labels == class_id)
+    sizes = np.bincount(pieces.ravel())[1:]
+    crumbs = np.isin(pieces, 1 + np.flatnonzero(sizes < 40))
+    near_road = ndimage.binary_dilation(labels == ROAD, iterations=40)
+    assert n > 0
+    assert not (crumbs & ~near_road).any()
+
+
 def test_roads_reach_the_villages_and_every_edge(labels):
     road = labels == ROAD
     near_road = ndimage.binary_dilation(road, iterations=12)
@@ -218,39 +230,68 @@ def test_borders_are_mixed_pixels(place, labels):
     middle = ndimage.binary_erosion(lake, iterations=2)
     wood = labels == FOREST
     means = [nir[mask & place.image.valid].mean() for mask in (middle, shore, wood)]
-    assert means[0] + 5 * NOISE_DN[3] < means[1] < means[2]
+    assert means[0] + 3 * NOISE_DN[3] < means[1] < means[2] - 3 * NOISE_DN[3]
 
 
-def local_deviation(band, valid):
-    mean, square, weight = (ndimage.uniform_filter(a, 5) for a in (band * valid, band**2 * valid, valid.astype(float)))
+def local_deviation(band, valid, window):
+    mean, square, weight = (
+        ndimage.uniform_filter(a, window) for a in (band * valid, band**2 * valid, valid.astype(float))
+    )
     weight = np.maximum(weight, 1e-6)
     return np.sqrt(np.maximum(square / weight - (mean / weight) ** 2, 0)), mean / weight
 
 
 def test_forest_is_rough_and_lakes_are_smooth(place, labels):
-    deviation, mean = local_deviation(place.image.pixels[3].astype(float), place.image.valid)
+    deviation, mean = local_deviation(place.image.pixels[3].astype(float), place.image.valid, 5)
     inner = {c: ndimage.binary_erosion((labels == c) & place.image.valid, iterations=3) for c in (WATER, FOREST)}
     smooth, rough = (np.median(deviation[inner[c]]) for c in (WATER, FOREST))
     assert rough > 3 * smooth
     assert np.median(deviation[inner[FOREST]] / mean[inner[FOREST]]) > 0.08
 
 
-def test_surroundings_tell_more_than_the_pixel(place, labels):
-    """A random forest gains clearly from 5 px means and deviations, even when it is tested on another half."""
-    from sklearn.ensemble import RandomForestClassifier
+def row_coherence(band):
+    """How much one direction rules within some 6 px, 0 to 1 (structure tensor, Bigun and Granlund 1987)."""
+    d_row, d_col = (ndimage.sobel(band, axis=axis) for axis in (0, 1))
+    rr, rc, cc = (ndimage.gaussian_filter(product, 3) for product in (d_row**2, d_row * d_col, d_col**2))
+    return np.hypot(rr - cc, 2 * rc) / (rr + cc + 1e-9)
 
-    pixels, valid = place.image.pixels.astype(float), place.image.valid
-    local = np.concatenate([np.stack(local_deviation(band, valid)) for band in pixels])
+
+def chance_above(first, second):
+    """Probability that a value of `first` exceeds one of `second`: the area under the ROC curve."""
+    return mannwhitneyu(first, second).statistic / (len(first) * len(second))
+
+
+def test_ploughed_fields_have_the_colour_of_bare_soil_but_rows(place, labels):
+    pixels = place.image.pixels.astype(float)
+    bare_looking = (pixels[3] - pixels[2]) < 0.25 * (pixels[3] + pixels[2])
+    ploughed, soil = (
+        ndimage.binary_erosion((labels == c) & place.image.valid, iterations=4) & bare_looking
+        for c in (CROPLAND, BARE_SOIL)
+    )
+    by_colour = [chance_above(band[ploughed], band[soil]) for band in pixels]
+    coherence = row_coherence(pixels[2])
+    assert max(np.abs(np.array(by_colour) - 0.5)) < 0.15
+    assert chance_above(coherence[ploughed], coherence[soil]) > 0.75
+
+
+def ious(found, truth):
+    counts = np.bincount(truth.astype(int) * 8 + found, minlength=64).reshape(8, 8)
+    right = np.diag(counts)
+    return right / np.maximum(counts.sum(axis=0) + counts.sum(axis=1) - right, 1)
+
+
+def test_a_forest_that_looks_at_single_pixels_is_held_back(place, labels):
+    """Trained on the west and tested on the east, it finds water and woods, but neither roofs nor soil."""
+    table, valid = place.image.pixels.transpose(1, 2, 0), place.image.valid
     in_west = np.arange(SHAPE[1]) < SHAPE[1] // 2
     west, east = valid & in_west, valid & ~in_west
-    scores = []
-    for features in (pixels, np.concatenate([pixels, local])):
-        table = features.transpose(1, 2, 0)
-        forest = RandomForestClassifier(20, min_samples_leaf=4, random_state=0)
-        forest.fit(table[west][::17], labels[west][::17])
-        scores.append(np.mean(forest.predict(table[east][::17]) == labels[east][::17]))
-    assert scores[0] > 0.5
-    assert scores[1] > scores[0] + 0.03
+    forest = RandomForestClassifier(20, min_samples_leaf=4, random_state=0)
+    forest.fit(table[west][::13], labels[west][::13])
+    iou = ious(forest.predict(table[east][::13]), labels[east][::13])
+    assert iou[WATER] > 0.75
+    assert iou[FOREST] > 0.7
+    assert max(iou[BUILDING], iou[BARE_SOIL]) < 0.5
+    assert 0.4 < iou[1:].mean() < 0.65
 
 
 # The noise that everything is made of
@@ -295,7 +336,7 @@ def test_senseless_options_are_refused_in_one_line(options, words):
 
 
 def test_importing_loads_nothing_heavy():
-    heavy = ["torch", "geopandas", "matplotlib", "pandas", "rasterio", "skimage", "scipy", "sklearn", "numba"]
+    heavy = ["torch", "geopandas", "matplotlib", "pandas", "sklearn", "numba"]
     code = f"import sys, geoseg.synthetic; print(*[name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -90,7 +90,6 @@ def test_a_route_joins_its_ends_goes_round_the_dear_and_cheapens_its_way():
     assert np.hypot(*np.diff(way, axis=0).T).max() <= 0.41
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), SEEDS)
 def test_links_join_all_villages_and_all_edges(n, seed):
     shape = (300, 500)
@@ -165,11 +164,11 @@ def test_crops_need_a_farm_and_no_parcel_is_number_zero():
 # Villages
 
 
-@pytest.mark.parametrize("block_px", [10.5, 17.0])
+@pytest.mark.parametrize("block_px", [17.5, 24.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_village_buildings_stand_apart_from_each_other_and_from_streets(seed, block_px):
-    offset = np.stack(np.meshgrid(np.arange(-45, 46), np.arange(-45, 46), indexing="ij")).astype(float)
-    hall, street, inside = layout._settlement(np.random.default_rng(seed), offset, 38.0, block_px)
+    offset = np.stack(np.meshgrid(np.arange(-50, 51), np.arange(-50, 51), indexing="ij")).astype(float)
+    hall, street, inside = layout._settlement(np.random.default_rng(seed), offset, 44.0, block_px)
     assert not (hall & street).any()
     assert not ((hall | street) & ~inside).any()
     sizes = np.bincount(ndimage.label(hall)[0].ravel())[1:]
@@ -211,7 +210,7 @@ def test_shade_and_cover_work_in_place_and_band_by_band():
 @pytest.mark.parametrize("seed", range(3))
 def test_shadows_are_the_clouds_moved_to_the_north_west(seed):
     opacity, shadow = light._clouds(np.random.default_rng(seed), (300, 300))
-    assert np.mean(opacity >= 0.5) == pytest.approx(light.CLOUD_SHARE, abs=0.005)
+    assert np.mean(opacity >= 0.4) == pytest.approx(light.CLOUD_SHARE, abs=0.005)
     fits = [(i, j) for i in range(14, 26) for j in range(12, 24)
             if np.allclose(shadow[:-i, :-j], np.clip(1.6 * opacity[i:, j:], 0, 1))]  # fmt: skip
     assert len(fits) == 1
@@ -221,8 +220,8 @@ def test_furrows_have_the_wavelength_of_ploughing():
     furrow = np.arange(400, dtype=np.float32)
     wave = light._furrows(np.random.default_rng(0), np.zeros(400, np.uint32), furrow)
     frequency = np.argmax(np.abs(np.fft.rfft(wave))) / 400
-    assert 3.0 <= 1 / frequency <= 4.6
-    assert 0.07 < np.abs(wave).max() < 0.18
+    assert 3.9 <= 1 / frequency <= 6.2
+    assert 0.13 < np.abs(wave).max() < 0.23
 
 
 def test_the_swath_edge_leaves_out_one_corner_only():
@@ -235,7 +234,7 @@ def test_the_swath_edge_leaves_out_one_corner_only():
     assert (inside[1:] >= inside[:-1]).all()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(SEEDS)
 def test_noise_and_blur_keep_the_mean(seed):
     scene = np.full((6, 64, 64), 2000, np.float32)
