@@ -1,7 +1,7 @@
 """geoseg: satellite and aerial imagery in, land-cover maps that a GIS opens at once out.
 
-The names of `__init__.pyi` are loaded when they are first used; `import geoseg` itself loads neither torch nor any other
-heavy library.
+The names of `__init__.pyi` are loaded when they are first used; `import geoseg` itself loads neither torch nor any
+other heavy library.
 """
 
 import lazy_loader as lazy

@@ -1,7 +1,7 @@
+from .demo import run_demo as run_demo
 from .errors import GeosegError as GeosegError
 from .legend import Legend as Legend
 from .legend import LegendClass as LegendClass
-from .demo import run_demo as run_demo
 from .pipeline import assess as assess
 from .pipeline import fit as fit
 from .pipeline import info as info

@@ -126,7 +126,7 @@ def normalized(args: Sequence[str], *, flags: set[str], subject: str | None = No
     if bare and subject is None:
         raise InputError(f"unexpected argument '{bare[0]}'; options begin with --")
     if bare:
-        out.append(f"--{subject}={json.dumps(bare if len(bare) > 1 or subject == 'scene' else bare[0])}")
+        out.append(f"--{subject}={json.dumps(bare) if len(bare) > 1 or subject == 'scene' else bare[0]}")
     return out
 
 

@@ -20,7 +20,7 @@ LEGEND = Legend.from_dict({1: "water", 2: "forest", 5: "crop"})
 def write_model(path: Path, *, bands: Sequence[str], legend: Legend = LEGEND, gsd_m: float = 10.0) -> Path:
     """A per-pixel network with seeded weights, as a model file."""
     torch.manual_seed(0)
-    spec = ModelSpec(decoder="pixel", encoder="none", bands=len(bands), classes=len(legend), options={"hidden": 8})
+    spec = ModelSpec(decoder="pixel", encoder="none", bands=len(bands), classes=len(legend), options={"hidden": [8]})
     card = ModelCard(
         name="dummy",
         spec=spec,
