@@ -74,7 +74,7 @@ class Ticks(Callback):
 
 def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
     """A small PNG: loss, accuracy and mean IoU over the epochs."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - heavy, and only wanted at the end of a run
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
