@@ -324,7 +324,7 @@ def _ogr_content(file: PolygonFile) -> _Content:
 
 
 def _parquet(path: str) -> Any:
-    import geopandas as gpd  # noqa: PLC0415 - heavy, and only GeoParquet needs it
+    import geopandas as gpd
 
     require_file(path)
     try:

@@ -129,7 +129,7 @@ def test_attribute_table_of_another_program(write_tif, tmp_path):
 
 
 def test_unclassified_is_no_class_and_stays_unlabelled(write_tif, tmp_path):
-    from geoseg.io.labels import open_labels  # noqa: PLC0415 - only here
+    from geoseg.io.labels import open_labels
 
     path = write_tif("l.tif", PIXELS)
     rows = [(0, "Unclassified"), (1, "water"), (4, "forest"), (9, "urban")]
