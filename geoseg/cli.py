@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import geoseg
 from geoseg.errors import GeosegError, InputError
@@ -80,15 +80,22 @@ def call(verb: Callable[..., Any], args: Sequence[str], *, name: str) -> Any:
 
     parameters = inspect.signature(verb).parameters
     subject = next((key for key, value in parameters.items() if value.kind is value.POSITIONAL_OR_KEYWORD), None)
+    several = subject is not None and takes_several(verb, subject)
     flags = {key for key, value in parameters.items() if value.annotation in (bool, "bool")}
-    parser = ArgumentParser(prog=f"geoseg {name}", description=inspect.getdoc(verb), exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"geoseg {name}",
+        usage=usage(verb, name=name, subject=subject),
+        description=(inspect.getdoc(verb) or "").partition("\nArgs:")[0],
+        exit_on_error=False,
+        print_config=None,
+    )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
     parser.add_function_arguments(verb)
     if "-h" in args or "--help" in args:
         print(_dashed(parser.format_help()))
         raise SystemExit(0)
     try:
-        options = parser.parse_args(normalized(args, flags=flags, subject=subject))
+        options = parser.parse_args(normalized(args, flags=flags, subject=subject, several=several))
     except ArgumentError as error:
         raise InputError(one_line(f"{name}: {error}; see geoseg {name} --help")) from error
     options = parser.instantiate(options)
@@ -96,7 +103,22 @@ def call(verb: Callable[..., Any], args: Sequence[str], *, name: str) -> Any:
     return verb(**vars(options))
 
 
-def normalized(args: Sequence[str], *, flags: set[str], subject: str | None = None) -> list[str]:
+def usage(verb: Callable[..., Any], *, name: str, subject: str | None) -> str:
+    """The line that shows how a verb is called: its subject, and the options that it needs."""
+    parameters = inspect.signature(verb).parameters
+    needed = [key for key, value in parameters.items() if value.default is value.empty and key != subject]
+    several = subject is not None and takes_several(verb, subject)
+    words = [f"{subject.upper()}{'...' if several else ''}"] if subject else []
+    words += [f"--{key} {key.upper()}" for key in needed]
+    return " ".join(["geoseg", name, *words, "[--config FILE.yaml] [options]"])
+
+
+def takes_several(verb: Callable[..., Any], subject: str) -> bool:
+    """Whether the verb's subject may be a list."""
+    return "list" in str(get_type_hints(verb)[subject])
+
+
+def normalized(args: Sequence[str], *, flags: set[str], subject: str | None = None, several: bool = True) -> list[str]:
     """Arguments with dashes in names turned to underscores, bare flags given `true`, and bare values made the subject.
 
     >>> normalized(["a.tif", "--min-area-m2", "5", "--overwrite"], flags={"overwrite"}, subject="scene")
@@ -123,10 +145,10 @@ def normalized(args: Sequence[str], *, flags: set[str], subject: str | None = No
             else:
                 raise InputError(f"option --{key} needs a value")
         out.append(f"--{key}={value}")
-    if bare and subject is None:
-        raise InputError(f"unexpected argument '{bare[0]}'; options begin with --")
+    if bare and (subject is None or (not several and len(bare) > 1)):
+        raise InputError(f"unexpected argument '{bare[-1]}'; options begin with --")
     if bare:
-        out.append(f"--{subject}={json.dumps(bare) if len(bare) > 1 or subject == 'scene' else bare[0]}")
+        out.append(f"--{subject}={json.dumps(bare) if several else bare[0]}")
     return out
 
 

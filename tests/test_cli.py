@@ -62,6 +62,7 @@ def test_options_from_a_file_and_the_command_line_wins(tmp_path: Path) -> None:
         (["a.tif", "--out", "o", "--min-area-m2", "big"], "min_area_m2"),
         (["a.tif", "--out", "o", "--mode", "c"], "mode"),
         (["a.tif", "--out"], "needs a value"),
+        (["--out", "o"], "scene"),
     ],
 )
 def test_arguments_that_do_not_fit(args: list[str], words: str) -> None:
@@ -115,3 +116,19 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def test_every_bare_word_is_a_subject(words: list[str]) -> None:
     found = cli.call(verb, [*words, "--out", "o"], name="verb")
     assert found["scene"] == words
+
+
+def one(class_map: Path, *, out: Path) -> Path:
+    """Return the path.
+
+    Args:
+        class_map: One file.
+        out: The output.
+    """
+    return class_map
+
+
+def test_a_verb_of_one_subject_takes_one() -> None:
+    assert cli.call(one, ["a b.tif", "--out", "o"], name="one") == Path("a b.tif")
+    with pytest.raises(InputError, match="unexpected argument 'c.tif'"):
+        cli.call(one, ["a.tif", "c.tif", "--out", "o"], name="one")
