@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geoseg import explore, io, pipeline, synthetic
 from geoseg.accuracy import Confusion
 from geoseg.errors import OutputExistsError
-from geoseg.synthetic import Landscape
+from geoseg.synthetic.scene import Landscape
 
 # The west is for training, the east is held out; between them lies a gap of 32 columns.
 TRAIN_COLS, TEST_FROM_COL = 640, 672

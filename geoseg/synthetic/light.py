@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from geoseg._synthetic_layout import (
+from geoseg.synthetic.layout import (
     BARE_SOIL,
     BUILDING,
     CROPLAND,

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from geoseg import _synthetic_layout as layout
-from geoseg import _synthetic_light as light
+from geoseg.synthetic import layout, light
 
 MASKS = hnp.arrays(np.bool_, st.tuples(st.integers(3, 12), st.integers(3, 12)))
 SEEDS = st.integers(0, 2**32 - 1)

@@ -1,6 +1,6 @@
 """What lies where in the synthetic landscape: class ids, parcels, buildings and terrain, as plain arrays.
 
-Shapes come first and colours later (`_synthetic_light`), so that the labels are true by construction: nothing here ever
+Shapes come first and colours later (`light.py`), so that the labels are true by construction: nothing here ever
 looks at a spectrum. Every feature has a size in pixels, not in shares of the scene, so a larger scene holds more of the
 same landscape instead of a magnified one.
 """

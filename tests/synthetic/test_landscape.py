@@ -10,10 +10,10 @@ from scipy import ndimage
 from scipy.stats import mannwhitneyu
 from sklearn.ensemble import RandomForestClassifier
 
-from geoseg._synthetic_layout import BARE_SOIL, BUILDING, CROPLAND, FOREST, GRASSLAND, ROAD, WATER, fractal, lay_out
-from geoseg._synthetic_light import NOISE_DN
 from geoseg.errors import GeosegError, InputError
-from geoseg.synthetic import LEGEND, landscape
+from geoseg.synthetic.layout import BARE_SOIL, BUILDING, CROPLAND, FOREST, GRASSLAND, ROAD, WATER, fractal, lay_out
+from geoseg.synthetic.light import NOISE_DN
+from geoseg.synthetic.scene import LEGEND, landscape
 
 SHAPE = (384, 384)
 FOUR_CONNECTED = ndimage.generate_binary_structure(2, 1)
@@ -337,7 +337,7 @@ def test_senseless_options_are_refused_in_one_line(options, words):
 
 def test_importing_loads_nothing_heavy():
     heavy = ["torch", "geopandas", "matplotlib", "pandas", "sklearn", "numba"]
-    code = f"import sys, geoseg.synthetic; print(*[name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, geoseg.synthetic.scene; print(*[name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

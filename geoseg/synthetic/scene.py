@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from odc.geo import CRS, CRSError
 from odc.geo.geobox import GeoBox
 
-from geoseg._synthetic_layout import BARE_SOIL, BUILDING, CROPLAND, FOREST, GRASSLAND, ROAD, WATER, lay_out
-from geoseg._synthetic_light import BANDS, expose
 from geoseg.errors import InputError
 from geoseg.legend import Legend
 from geoseg.raster import Raster
+from geoseg.synthetic.layout import BARE_SOIL, BUILDING, CROPLAND, FOREST, GRASSLAND, ROAD, WATER, lay_out
+from geoseg.synthetic.light import BANDS, expose
 
 LEGEND = Legend.from_dict(
     {
