@@ -68,7 +68,7 @@ def predict(
     *,
     model: Path,
     out: Path,
-    bands: list[str] | None = None,
+    bands: list[str] | str | None = None,
     nodata: float | None = None,
     crs: str | None = None,
     native: bool = False,
@@ -90,7 +90,7 @@ def predict(
         scene: One or more rasters, addresses or patterns; several make a mosaic. A config may say `stack`, `path`, ...
         model: The model file.
         out: The class map to write, a Cloud-Optimized GeoTIFF.
-        bands: Names of the scene's bands in their order, where the file does not name them.
+        bands: Names of the scene's bands in their order, such as red,green,blue, where the file does not name them.
         nodata: The value that means nodata, where the file does not say.
         crs: The scene's CRS, where the file does not say.
         native: Whether to keep the scene's own resolution where the model was trained on another.
@@ -261,7 +261,7 @@ def parse_bytes(text: str | int) -> int:
         raise InputError(f"memory '{text}' is no size; write it like 2GB or 500MB") from error
 
 
-def _scene(scene: Scene, *, bands: list[str] | None, nodata: float | None, crs: str | None) -> Source:
+def _scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None, crs: str | None) -> Source:
     """The source of a scene as the command line gives it; it has a CRS."""
     extra = {key: value for key, value in (("nodata", nodata), ("crs", crs)) if value is not None}
     spec: Any = scene[0] if isinstance(scene, list) and len(scene) == 1 else scene
@@ -271,7 +271,8 @@ def _scene(scene: Scene, *, bands: list[str] | None, nodata: float | None, crs: 
         spec = [{"path": item, **extra} if isinstance(item, str) else {**item, **extra} for item in spec]
     elif extra:
         spec = {**spec, **extra}
-    source = open_source(spec, bands=bands)
+    names = [name.strip() for name in bands.split(",")] if isinstance(bands, str) else bands
+    source = open_source(spec, bands=names)
     if source.geobox.crs is None:
         raise GridError(f"{scene} has no CRS; say it with --crs EPSG:..., or write it into the file")
     return source

@@ -137,9 +137,13 @@ class SceneDataModule(LightningDataModule):
         self.stats: BandStats = training_statistics(self.scenes)
         self.training_pixels = class_pixels(self.scenes, part=TRAINING, classes=classes)
         self.validation_pixels = class_pixels(self.scenes, part=VALIDATION, classes=classes)
-        absent = [name for name, count in zip(self.legend.names, self.training_pixels, strict=True) if not count]
-        if absent:
-            logger.warning("no training pixel of class %s: the network cannot learn it", ", ".join(absent))
+        for pixels, what, so in (
+            (self.training_pixels, "training", "the network cannot learn it"),
+            (self.validation_pixels, "validation", "its score stays unknown"),
+        ):
+            absent = [name for name, count in zip(self.legend.names, pixels, strict=True) if not count]
+            if absent:
+                logger.warning("no %s pixel of class %s: %s", what, ", ".join(absent), so)
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Random and class-balanced patches; each epoch has its own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -26,8 +25,6 @@ from geoseg.tiling import Window
 EARTH_RADIUS_M = 6_371_007.2  # authalic sphere
 SPARSE_SHARE = 0.05  # labels on less of the scene than this come as single polygons
 DEFAULT_BUFFER_PX = 16
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults from __dict__
@@ -257,7 +254,7 @@ def _grown_box(mask: NDArray[np.bool_], pad: list[int]) -> tuple[slice, slice]:
 
 
 def _check(scenes: Sequence[SceneArrays], classes: int) -> None:
-    """Refuses a split without anything to train or validate on, and warns of classes that one side lacks."""
+    """Refuses a split without anything to train or validate on."""
     counts = {part: class_pixels(scenes, part=part, classes=classes) for part in (TRAINING, VALIDATION)}
     if not counts[TRAINING].any():
         raise InputError(
@@ -268,7 +265,3 @@ def _check(scenes: Sequence[SceneArrays], classes: int) -> None:
             "the split leaves no labelled pixel to validate on; make block_m smaller, raise validation_share, or name "
             "regions that hold labels"
         )
-    for part, others, verb in ((TRAINING, VALIDATION, "train on"), (VALIDATION, TRAINING, "validate on")):
-        lacking = np.flatnonzero((counts[part] == 0) & (counts[others] > 0))
-        if lacking.size:
-            logger.warning("the split leaves no pixel to %s of class channels %s", verb, lacking.tolist())

@@ -11,7 +11,8 @@ def main() -> None:
     model, mapped, figures = folder / "model.safetensors", folder / "map.tif", folder / "accuracy.json"
     fit = geoseg("fit", "--config", "configs/buildings.yaml", "--name", "buildings", "--overwrite")
     other_town = data / "23429155_15.tif"
-    predict = geoseg("predict", other_town, "--model", model, "--out", mapped, "--overwrite")
+    names = ("--bands", "red,green,blue")  # the file does not name its bands
+    predict = geoseg("predict", other_town, "--model", model, "--out", mapped, *names, "--overwrite")
     reference = f"{{path: {data}/massachusetts_buildings.gpkg, column: class, background: background}}"
     geoseg("assess", mapped, "--reference", reference, "--out", figures, "--overwrite")
     polygons = folder / "buildings.gpkg"

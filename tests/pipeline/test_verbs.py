@@ -82,3 +82,12 @@ def test_a_mosaic_on_the_command_line_is_one_map(model: Path, write_scene: Calla
     assert main(["predict", str(west), str(east), "--model", str(model), "--out", str(tmp_path / "m.tif")]) == 0
     with rasterio.open(tmp_path / "m.tif") as found:
         assert found.shape == (60, 160)
+
+
+@pytest.mark.parametrize("names", ["RED, nir", "[red, nir]"])
+def test_bands_are_named_on_the_command_line(
+    names: str, model: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene, out = str(write_scene(bands=["band_a", "band_b"])), str(tmp_path / "map.tif")
+    assert main(["predict", scene, "--model", str(model), "--out", out]) == 2
+    assert main(["predict", scene, "--model", str(model), "--out", out, "--bands", names]) == 0
