@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 from xml.etree import ElementTree as ET
@@ -77,19 +77,30 @@ class LegendClass:
         return (int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16))
 
 
-def default_color(name: str, position: int) -> str:
+def default_color(name: str, position: int, *, taken: Collection[str] = ()) -> str:
     """A colour for a class without one: by the words of its name, else from a palette, else a new hue.
 
-    >>> default_color("Open water", 0), default_color("zone", 1)
-    ('#3b7fc4', '#f28e2b')
+    Where another class has `taken` it, a lighter or darker shade.
+
+    >>> default_color("Open water", 0), default_color("zone", 1), default_color("sea", 2, taken=["#3b7fc4"])
+    ('#3b7fc4', '#f28e2b', '#84aeda')
     """
-    for words, color in NAMED_COLORS:
-        if re.search(words, name.lower()):
-            return color
-    if position < len(PALETTE):
-        return PALETTE[position]
+    named = (color for words, color in NAMED_COLORS if re.search(words, name.lower()))
+    color = next(named, PALETTE[position] if position < len(PALETTE) else _new_hue(position))
+    shades = (_mixed(color, grey, share) for share in (0.37, 0.6, 0.75, 0.85) for grey in (255, 0))
+    return color if color not in taken else next((shade for shade in shades if shade not in taken), color)
+
+
+def _new_hue(position: int) -> str:
+    """A hue that lies far from those of the positions before."""
     rgb = colorsys.hsv_to_rgb(position * 0.618034 % 1.0, 0.55, 0.85)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+
+
+def _mixed(color: str, grey: int, share: float) -> str:
+    """The colour with a share of grey in it: 255 lightens, 0 darkens."""
+    parts = (int(color[k : k + 2], 16) for k in (1, 3, 5))
+    return "#" + "".join(f"{round((1 - share) * part + share * grey):02x}" for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +240,9 @@ class Legend:
         stray = set(values) - {"classes", "ignore"} if "classes" in values else set()
         if stray:
             raise LegendError(f"unknown legend key {_listed(sorted(map(str, stray)))}; known are classes, ignore")
-        items = [_class_from(key, value, position) for position, (key, value) in enumerate(classes.items())]
+        items: list[LegendClass] = []
+        for position, (key, value) in enumerate(classes.items()):
+            items.append(_class_from(key, value, position, taken={item.color for item in items}))
         return cls(tuple(items), _integer(values.get("ignore", -1), "ignore value") if "classes" in values else -1)
 
     @classmethod
@@ -242,8 +255,7 @@ class Legend:
     @classmethod
     def from_names(cls, names: Iterable[str]) -> Legend:
         """A legend of class names found in a vector's column: ids 1, 2, ... in alphabetical order."""
-        ordered = sorted(set(names))
-        return cls(tuple(LegendClass(k + 1, name, default_color(name, k)) for k, name in enumerate(ordered)))
+        return cls.from_dict({k + 1: name for k, name in enumerate(sorted(set(names)))})
 
     @classmethod
     def from_color_table(
@@ -300,7 +312,7 @@ class Legend:
         return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ET.tostring(root, "unicode")
 
 
-def _class_from(key: Any, value: Any, position: int) -> LegendClass:
+def _class_from(key: Any, value: Any, position: int, *, taken: Collection[str]) -> LegendClass:
     class_id = _integer(key, "class id")
     entry = {"name": value} if isinstance(value, str) else value
     if not isinstance(entry, Mapping) or "name" not in entry:
@@ -316,7 +328,7 @@ def _class_from(key: Any, value: Any, position: int) -> LegendClass:
     return LegendClass(
         class_id,
         name,
-        str(entry.get("color") or default_color(name, position)),
+        str(entry.get("color") or default_color(name, position, taken=taken)),
         cast("Kind", entry.get("kind", "stuff")),
         tuple(_integer(code, f"code of class {class_id}") for code in codes),
     )

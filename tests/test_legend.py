@@ -187,3 +187,10 @@ def test_merged_ignore():
     assert SPARSE.merged_ignore(0).ignore == 0
     with pytest.raises(LegendError, match="taken"):
         SPARSE.merged_ignore(3)
+
+
+def test_classes_of_like_names_take_shades_that_differ():
+    wetlands = Legend.from_dict({1: "emergent wetland", 2: "forested wetland", 3: "marsh", 4: "bog", 5: "swamp"})
+    assert len({item.color for item in wetlands.classes}) == 5
+    kept = Legend.from_dict({1: {"name": "a", "color": "#010203"}, 2: {"name": "b", "color": "#010203"}})
+    assert [item.color for item in kept.classes] == ["#010203"] * 2  # what the user says stands

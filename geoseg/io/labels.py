@@ -215,7 +215,9 @@ def _background(given: str | int | None, legend: Legend, *, found: bool) -> tupl
     if found and isinstance(given, str) and given.lower() not in names:
         taken = {*legend.ids.tolist(), legend.ignore, *(code for item in legend.classes for code in item.codes)}
         class_id = next(value for value in range(65535) if value not in taken)
-        added = LegendClass(class_id, given, default_color(given, len(legend)))
+        added = LegendClass(
+            class_id, given, default_color(given, len(legend), taken=[item.color for item in legend.classes])
+        )
         return Legend((*legend.classes, added), legend.ignore), class_id
     return legend, _class_id(given, legend)
 
