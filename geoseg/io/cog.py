@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from numpy.typing import DTypeLike, NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from geoseg.errors import GeosegError, InputError, OutputError, ReadError
+from geoseg.io.handles import unplaced_is_fine
 from geoseg.io.outputs import check_output
 from geoseg.io.pam import pam_xml
 from geoseg.legend import Legend
@@ -94,7 +94,7 @@ def _encoded(
         "transform": geobox.affine, "crs": None if geobox.crs is None else geobox.crs.to_wkt(), "tiled": True,
         "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "compress": "deflate", "zlevel": 1, "interleave": "band",
     }  # fmt: skip
-    with _unplaced_is_fine(), rasterio.MemoryFile() as memory:
+    with unplaced_is_fine(), rasterio.MemoryFile() as memory:
         with memory.open(**profile) as file:
             file.write(planes)
             file.update_tags(**tags)
@@ -108,7 +108,7 @@ def part_tags(path: Path) -> dict[str, str]:
         ReadError: The file cannot be read.
     """
     try:
-        with _unplaced_is_fine(), rasterio.open(path) as file:
+        with unplaced_is_fine(), rasterio.open(path) as file:
             return dict(file.tags())
     except RasterioError as error:
         raise ReadError(f"the block part {path} cannot be read: {error}; delete it to have it made again") from error
@@ -178,7 +178,7 @@ class _Placed:
 def _place(part: Path, geobox: GeoBox) -> _Placed:
     """A part and its window of the geobox."""
     try:
-        with _unplaced_is_fine(), rasterio.open(part) as file:
+        with unplaced_is_fine(), rasterio.open(part) as file:
             affine, shape, block = ~geobox.affine @ file.transform, file.shape, file.block_shapes[0]
             dtype, count = file.dtypes[0], file.count
     except RasterioError as error:
@@ -294,7 +294,7 @@ def _check_whole(image: Path, geobox: GeoBox) -> None:
     """Nothing, where every tile can be read back: GDAL may lose a failed write of the last tiles, as on a full disk."""
     rows, cols = geobox.shape
     try:
-        with _unplaced_is_fine(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(image) as file:
+        with unplaced_is_fine(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(image) as file:
             if file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG" or file.shape != (rows, cols):
                 raise _unfinished("the file is no COG of the map's size")
             for row in range(0, rows, BLOCK_PX):
@@ -312,7 +312,7 @@ def _write_notes(image: Path, geobox: GeoBox, *, legend: Legend | None, band_nam
     """The `.aux.xml` beside the image, where the image alone cannot hold all that is known."""
     notes = _aux(image)
     notes.unlink(missing_ok=True)
-    with _unplaced_is_fine(), rasterio.open(image) as file:
+    with unplaced_is_fine(), rasterio.open(image) as file:
         wanted = None if geobox.crs is None else geobox.crs.to_wkt()
         kept = wanted is None or _one_crs(file.crs, rasterio.CRS.from_wkt(wanted))
     if legend is not None or not kept:
@@ -359,11 +359,3 @@ def _scratch(out: Path) -> Iterator[Path]:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _unplaced_is_fine() -> Iterator[None]:
-    """Silence about rasters without a geotransform: maps of unplaced scenes are legitimate."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield

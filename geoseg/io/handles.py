@@ -46,7 +46,7 @@ REMOTE_OPTIONS: dict[str, Any] = {
 }
 
 _local = threading.local()
-_quiet = threading.Lock()
+_quiet = threading.RLock()
 
 
 def is_remote(path: str) -> bool:
@@ -77,10 +77,17 @@ def _signature(path: str) -> tuple[int, int] | None:
     return stat.st_mtime_ns, stat.st_size
 
 
-def _open(path: str) -> Any:
+@contextmanager
+def unplaced_is_fine() -> Iterator[None]:
+    """Silence about rasters without a geotransform; they are legitimate, or refused in words of our own."""
     # The lock keeps threads from restoring each other's warning filters.
     with _quiet, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+def _open(path: str) -> Any:
+    with unplaced_is_fine():
         return rasterio.open(path)
 
 

@@ -29,7 +29,7 @@ from shapely.geometry.base import BaseGeometry
 from geoseg.errors import GridError, InputError, MissingInputError, ReadError
 from geoseg.io.facts import crs_named
 from geoseg.io.grids import same_crs, transform
-from geoseg.io.handles import is_remote, one_line
+from geoseg.io.handles import is_remote, one_line, unplaced_is_fine
 
 logger = logging.getLogger(__name__)
 # It imports geopandas, which takes a second that labels in a raster need not wait for.
@@ -192,12 +192,14 @@ def burn(
     indexes, geometries = near(polygons, geobox)
     if not len(indexes):
         return np.full(tuple(geobox.shape), fill, dtype)
-    # In pixels, for rotated and south-up grids; upside down, for rasterio warns where there is no transform.
+    # In pixels, for rotated and south-up grids; upside down, for rasterio warns where there is no transform, and, where
+    # threads are the first to use it, even where there is one.
     upright = shapely.transform(geometries, lambda col, row: (col, -row), interleaved=False)
-    burnt = rasterio.features.rasterize(
-        zip(upright, values[indexes].tolist(), strict=True), out_shape=tuple(geobox.shape),
-        transform=Affine.scale(1, -1), fill=fill, dtype=np.dtype(dtype).name, all_touched=all_touched,
-    )  # fmt: skip
+    with unplaced_is_fine():
+        burnt = rasterio.features.rasterize(
+            zip(upright, values[indexes].tolist(), strict=True), out_shape=tuple(geobox.shape),
+            transform=Affine.scale(1, -1), fill=fill, dtype=np.dtype(dtype).name, all_touched=all_touched,
+        )  # fmt: skip
     return np.asarray(burnt)
 
 

@@ -147,6 +147,7 @@ def test_a_class_without_training_pixels_is_said(scene, caplog):
     with caplog.at_level(logging.WARNING, "geoseg"):
         module({**scene, "labels": scene["labels"]["path"]}, legend={**NAMES, 9: "ice"})
     assert "no training pixel of class ice" in caplog.text
+    assert "no validation pixel of class ice" in caplog.text
 
 
 def test_a_region_is_all_that_is_used(scene):

@@ -6,6 +6,7 @@ Run as a program, so that a crash or a hang is one process's and its memory can 
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
 import tempfile
@@ -54,11 +55,19 @@ def outcome(scene: str, folder: Path) -> str:
     return "map" if same else f"another grid: {given.transform} {made.transform}"
 
 
+def peak_mb() -> float:
+    """The most memory that this program had; what `getrusage` says includes that of the process which started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main() -> None:
     for scene in sys.stdin.read().splitlines():
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps({"file": scene, "outcome": outcome(scene, Path(folder))}), flush=True)
-    print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(json.dumps({"peak_mb": peak_mb()}))
 
 
 if __name__ == "__main__":
