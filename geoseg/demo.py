@@ -90,7 +90,7 @@ def run_demo(*, out: Path = Path("runs/demo"), seed: int = 0, overwrite: bool = 
     with result.step("predict", out / "map.tif"):
         pipeline.predict([str(image)], model=model, out=out / "map.tif", overwrite=True)
     with result.step("vectorize", out / "map.gpkg"):
-        pipeline.vectorize(out / "map.tif", out=out / "map.gpkg", min_area_m2=1_000, tolerance_m=10, overwrite=True)
+        pipeline.vectorize(out / "map.tif", out=out / "map.gpkg", min_area_m2=1_000, tolerance_m=15, overwrite=True)
     held_out = {"cols": [TEST_FROM_COL, None]}
     with result.step("assess", out / "accuracy.json"):
         found = pipeline.assess(
