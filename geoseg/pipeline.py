@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from odc.geo.geobox import GeoBox
 
 from geoseg import accuracy, infer, io, models, training, vector
-from geoseg.errors import GridError, InputError, OutputError
+from geoseg.errors import BandError, GridError, InputError, OutputError
 from geoseg.io.outputs import check_output
 from geoseg.legend import Legend
 from geoseg.progress import progress_bar
@@ -280,7 +280,13 @@ def _scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None,
 
 
 def _class_map(path: Path) -> Source:
-    return open_source({"path": str(path), "resampling": "nearest"})
+    """The source of a map of one band, whose values are never mixed."""
+    source = open_source({"path": str(path), "resampling": "nearest"})
+    if len(source.bands) != 1:
+        raise BandError(
+            f"{path} has {len(source.bands)} bands ({', '.join(source.bands)}); needed is a map of one band"
+        )
+    return source
 
 
 def _legend_of(class_map: Path, *, given: Path | None) -> Legend:

@@ -135,6 +135,16 @@ def test_an_unknown_polygon_format(refused: Refused, write_scene: Write, tmp_pat
     assert "gpkg" in refused("vectorize", ids, "--out", tmp_path / "map.xyz")
 
 
+def test_a_map_of_many_bands(refused: Refused, write_scene: Write, tmp_path: Path) -> None:
+    scene = write_scene()
+    assert "red, nir" in refused("vectorize", scene, "--out", tmp_path / "map.gpkg")
+    assert "one band" in refused("assess", scene, "--reference", scene)
+
+
+def test_a_map_of_fractions(refused: Refused, write_scene: Write, tmp_path: Path) -> None:
+    refused("vectorize", write_scene(bands=["x"], dtype="float32"), "--out", tmp_path / "map.gpkg")
+
+
 def fit_config(tmp_path: Path, image: Path, labels: str) -> Path:
     path = tmp_path / "fit.yaml"
     path.write_text(
