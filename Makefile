@@ -14,10 +14,10 @@ BENCHES := $(if $(NAME),$(NAME),$(sort $(filter-out _%,$(basename $(notdir $(wil
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[dev]"
-	touch $@
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[dev]"
+	@touch $@
 
 demo: install
 	$(BIN)/geoseg demo --out runs/demo --overwrite
