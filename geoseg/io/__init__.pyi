@@ -1,4 +1,6 @@
 from .cog import write_cog as write_cog
+from .dates import acquired as acquired
+from .dates import newest_first as newest_first
 from .geotiff import write_raster as write_raster
 from .labels import LabelSource as LabelSource
 from .labels import open_labels as open_labels

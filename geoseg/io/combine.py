@@ -77,7 +77,8 @@ def pick(source: Source, positions: Sequence[int], names: Sequence[str]) -> Sour
     if isinstance(source, BandStack):
         return _pick_stack(source, positions, names)
     if isinstance(source, Mosaic):
-        members = tuple(_pick_member(member, source.bands, positions) for member in source.members)
+        first = source.members[0].bands  # what the members call them, which the mosaic may have renamed
+        members = tuple(_pick_member(member, first, positions) for member in source.members)
         return replace(source, members=members, names=tuple(names), grid=source.geobox)
     if isinstance(source, GdalSource):
         chosen = replace(source, chosen=tuple(source.facts.bands[i].number for i in positions))
@@ -256,6 +257,14 @@ class Mosaic:
                 name="the mosaic",
             )
         return Raster(found.pixels, found.valid, geobox, self.bands)
+
+    @property
+    def placed(self) -> list[tuple[Source, Window]]:
+        """Each member with its bands in the mosaic's order, and the window of the mosaic's grid that holds its pixels.
+
+        Members without a pixel there are left out.
+        """
+        return [(self._matched[index], window) for index, window in self._meeting(self.geobox)]
 
     def _compose(self, geobox: GeoBox) -> Patch:
         """Each member read onto `geobox` where it can be, the first valid one kept."""

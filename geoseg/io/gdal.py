@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window as RasterioWindow
 
-from geoseg.errors import ReadError
+from geoseg.errors import InputError, ReadError
 from geoseg.io.facts import Facts, crs_named, describe
 from geoseg.io.grids import Lattice
 from geoseg.io.handles import GDAL_ERRORS, dataset, forget, gdal, one_line
@@ -23,7 +24,7 @@ from geoseg.tiling import Window
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["GdalSource", "crs_named"]
+__all__ = ["GdalSource", "crs_named", "instant"]
 
 CHUNK_PX = 1 << 21
 """Samples that are decoded at once while thinning."""
@@ -43,6 +44,10 @@ class GdalSource:
         offset: Added to scaled values, instead of the file's.
         crs: CRS instead of the file's.
         resampling: How values are taken on grids other than the file's own.
+        date: When the pixels were taken, ISO 8601, instead of what the file says.
+
+    Raises:
+        InputError: The resampling is unknown or the date is not ISO 8601.
     """
 
     path: str
@@ -53,9 +58,12 @@ class GdalSource:
     offset: float | None = None
     crs: str | None = None
     resampling: str = "bilinear"
+    date: str | None = None
 
     def __post_init__(self) -> None:
         resampling_named(self.resampling)
+        if self.date is not None:
+            instant(self.date)
 
     @cached_property
     def facts(self) -> Facts:
@@ -151,6 +159,24 @@ class GdalSource:
                 f"columns {window.col_off} to {window.col_stop}: {one_line(error)}"
             ) from error
         return Patch(_scaled(raw, facts), valid)
+
+
+def instant(text: str) -> datetime:
+    """The moment that ISO 8601 `text` names, in UTC; a date is its first moment, and a time without a zone is UTC.
+
+    Raises:
+        InputError: The text is not ISO 8601.
+
+    >>> instant("2021-05-27T13:21:11+02:00").isoformat()
+    '2021-05-27T11:21:11+00:00'
+    """
+    try:
+        found = datetime.fromisoformat(text)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"date {text!r} is not understood; needed is ISO 8601, such as 2021-05-27 or 2021-05-27T11:21:11Z"
+        ) from error
 
 
 def _read_bands(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +55,77 @@ def encoded() -> Callable[..., np.ndarray]:
         return (1 + np.arange(rows)[:, None] * 1000 + np.arange(cols)[None, :])[None].astype(dtype)
 
     return pixels
+
+
+@dataclass
+class Served:
+    """A server of one folder, and what was asked of it."""
+
+    url: str
+    size: int
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+
+    @property
+    def bytes_sent(self) -> int:
+        return sum(stop - start for start, stop in self.ranges)
+
+
+def handler(folder: Path, log: Served) -> type[BaseHTTPRequestHandler]:
+    class Ranges(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self):
+            self.answer(body=False)
+
+        def do_GET(self):
+            self.answer(body=True)
+
+        def answer(self, *, body):
+            path = folder / self.path.partition("?")[0].lstrip("/")
+            log.paths.append(f"{self.command} {self.path}")
+            if "broken" in self.path:
+                self.send_error(403)
+                return
+            if not path.is_file():
+                self.send_error(404)
+                return
+            data = path.read_bytes()
+            asked = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            start = int(asked[1]) if asked else 0
+            stop = min(int(asked[2]) + 1 if asked and asked[2] else len(data), len(data))
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Length", str(stop - start))
+            self.send_header("Accept-Ranges", "bytes")
+            if asked:
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+            self.end_headers()
+            if body:
+                log.ranges.append((start, stop))
+                self.wfile.write(data[start:stop])
+
+        def log_message(self, *args):
+            pass
+
+    return Ranges
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Puts folders behind loopback servers that answer range requests, until the test ends."""
+    running: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+
+    def start(folder: Path, *, size: int = 0) -> Served:
+        log = Served("", size)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler(folder, log))
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        log.url = f"http://127.0.0.1:{server.server_address[1]}"
+        running.append((server, thread))
+        return log
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        server.server_close()
+        thread.join()

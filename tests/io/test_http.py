@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,76 +19,15 @@ from geoseg.tiling import Window
 SIDE = 1536
 
 
-@dataclass
-class Served:
-    """A server of one folder, and what was asked of it."""
-
-    url: str
-    size: int
-    ranges: list[tuple[int, int]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-
-    @property
-    def bytes_sent(self) -> int:
-        return sum(stop - start for start, stop in self.ranges)
-
-
-def handler(folder: Path, log: Served) -> type[BaseHTTPRequestHandler]:
-    class Ranges(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self):
-            self.answer(body=False)
-
-        def do_GET(self):
-            self.answer(body=True)
-
-        def answer(self, *, body):
-            path = folder / self.path.lstrip("/")
-            log.paths.append(f"{self.command} {self.path}")
-            if "broken" in self.path:
-                self.send_error(403)
-                return
-            if not path.is_file():
-                self.send_error(404)
-                return
-            data = path.read_bytes()
-            asked = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            start = int(asked[1]) if asked else 0
-            stop = min(int(asked[2]) + 1 if asked and asked[2] else len(data), len(data))
-            self.send_response(206 if asked else 200)
-            self.send_header("Content-Length", str(stop - start))
-            self.send_header("Accept-Ranges", "bytes")
-            if asked:
-                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
-            self.end_headers()
-            if body:
-                log.ranges.append((start, stop))
-                self.wfile.write(data[start:stop])
-
-        def log_message(self, *args):
-            pass
-
-    return Ranges
-
-
 @pytest.fixture
-def served(tmp_path, write_tif) -> Iterator[Served]:
+def served(tmp_path, write_tif, serve) -> Any:
     """A COG of several megabytes behind a loopback server."""
     pixels = np.random.default_rng(0).integers(1, 60_000, (2, SIDE, SIDE)).astype("uint16")
     plain = write_tif("plain.tif", pixels, names=("red", "nir"))
     (tmp_path / "www").mkdir()
     cog = tmp_path / "www" / "scene.tif"
     copy(plain, cog, driver="COG", BLOCKSIZE=256, COMPRESS="DEFLATE", OVERVIEW_RESAMPLING="AVERAGE")
-    log = Served("", cog.stat().st_size)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(tmp_path / "www", log))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    log.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield log
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return serve(tmp_path / "www", size=cog.stat().st_size)
 
 
 def test_a_small_window_fetches_a_small_part(served, tmp_path):
