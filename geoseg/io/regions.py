@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +31,62 @@ STRIP_PX = 1 << 21
 KNOWN = "{rows: [start, stop], cols: [start, stop]}, {bbox: [left, bottom, right, top]}, a polygon file or GeoJSON"
 
 
+@dataclass(frozen=True)
+class Area:
+    """A region of a scene, read once; a value that can be pickled.
+
+    Attributes:
+        region: Pixels of the scene, or polygons in any CRS.
+        grid: The scene.
+    """
+
+    region: Window | Polygons
+    grid: GeoBox
+
+    def mask(self, geobox: GeoBox) -> NDArray[np.bool_]:
+        """Which pixels of `geobox` have their centre inside, `(row, col)`."""
+        if isinstance(self.region, Window):
+            return _mask_of_window(self.region, self.grid, geobox)
+        ones = np.ones(len(self.region), np.uint8)
+        return burn(self.region, ones, geobox, fill=0, dtype=np.uint8).astype(bool)
+
+    def window(self, geobox: GeoBox) -> Window:
+        """A window of `geobox` outside which the region has no pixel; snug where the region is one of whole pixels."""
+        region, whole = self.region, Window(0, 0, *geobox.shape)
+        if isinstance(region, Window):
+            place = aligned(self.grid, geobox)
+            if place is not None and place.factors == (1, 1):
+                moved = Window(region.row_off - place.row, region.col_off - place.col, region.rows, region.cols)
+                return moved.intersect(whole)
+            region = from_geometry(_outline(region, self.grid), self.grid.crs, name="the region")
+        shapes = near(region, geobox)[1]
+        if not len(shapes):
+            return Window(0, 0, 0, 0)
+        left, top, right, bottom = shapely.total_bounds(shapes)
+        row, col = int(np.floor(top)) - 1, int(np.floor(left)) - 1
+        return Window(row, col, int(np.ceil(bottom)) + 1 - row, int(np.ceil(right)) + 1 - col).intersect(whole)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the region, in hexadecimal: the same region again gives the same."""
+        if isinstance(self.region, Window):
+            return hashlib.sha256(repr(self.region).encode()).hexdigest()
+        found = hashlib.sha256(str(self.region.crs).encode())
+        found.update(b"".join(shapely.to_wkb(self.region.geometries)))
+        return found.hexdigest()
+
+
+def open_area(spec: RegionSpec, grid: GeoBox) -> Area:
+    """The area that a spec, as for `region_mask`, means on a scene.
+
+    Raises:
+        InputError: The spec makes no sense, is empty, or does not touch the scene.
+        MissingInputError: The polygon file is not there.
+        GridError: The scene has no CRS and the region has one.
+    """
+    return Area(_parsed(spec, grid), grid)
+
+
 def region_mask(spec: RegionSpec, geobox: GeoBox, *, grid: GeoBox | None = None) -> NDArray[np.bool_]:
     """Which pixels of `geobox` have their centre inside the region, `(row, col)`.
 
@@ -48,14 +107,10 @@ def region_mask(spec: RegionSpec, geobox: GeoBox, *, grid: GeoBox | None = None)
         MissingInputError: The polygon file is not there.
         GridError: The scene has no CRS and the region has one.
     """
-    scene = geobox if grid is None else grid
-    region = _parsed(spec, scene)
-    if isinstance(region, Window):
-        return _mask_of_window(region, scene, geobox)
-    burnt = burn(region, np.ones(len(region), np.uint8), geobox, fill=0, dtype=np.uint8).astype(bool)
-    if grid is None and not burnt.any():
+    mask = open_area(spec, geobox if grid is None else grid).mask(geobox)
+    if grid is None and not mask.any():
         raise InputError(f"the region {spec} holds no pixel of the scene; needed is an area of at least one pixel")
-    return burnt
+    return mask
 
 
 def region_window(spec: RegionSpec, geobox: GeoBox, *, grid: GeoBox | None = None) -> Window:
@@ -71,22 +126,7 @@ def region_window(spec: RegionSpec, geobox: GeoBox, *, grid: GeoBox | None = Non
         MissingInputError: The polygon file is not there.
         GridError: The scene has no CRS and the region has one.
     """
-    scene = geobox if grid is None else grid
-    region = _parsed(spec, scene)
-    whole = Window(0, 0, *geobox.shape)
-    if isinstance(region, Window):
-        place = aligned(scene, geobox)
-        if place is not None and place.factors == (1, 1):
-            return Window(region.row_off - place.row, region.col_off - place.col, region.rows, region.cols).intersect(
-                whole
-            )
-        region = from_geometry(_outline(region, scene), scene.crs, name="the region")
-    shapes = near(region, geobox)[1]
-    if not len(shapes):
-        return Window(0, 0, 0, 0)
-    left, top, right, bottom = shapely.total_bounds(shapes)
-    row, col = int(np.floor(top)) - 1, int(np.floor(left)) - 1
-    return Window(row, col, int(np.ceil(bottom)) + 1 - row, int(np.ceil(right)) + 1 - col).intersect(whole)
+    return open_area(spec, geobox if grid is None else grid).window(geobox)
 
 
 def region_geojson(spec: RegionSpec, grid: GeoBox) -> dict[str, Any] | None:

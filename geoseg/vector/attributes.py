@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import GridError
-from geoseg.vector._jit import jit
+from geoseg.jit import jit
 from geoseg.vector.coverage import Arcs
 
 Floats = NDArray[np.floating[Any]]

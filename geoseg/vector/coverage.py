@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.vector._jit import jit
+from geoseg.jit import jit
 from geoseg.vector.regions import Ints, Neighbours
 
 # Headings 0 to 3: east, south, west, north. A corner's byte has bit `heading` where an edge leaves it that way.

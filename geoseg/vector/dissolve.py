@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.vector._jit import jit
+from geoseg.jit import jit
 from geoseg.vector.coverage import Arcs, end_headings, heading_of, junction_table
 from geoseg.vector.regions import Ints
 

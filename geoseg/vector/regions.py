@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError
-from geoseg.vector._jit import jit
+from geoseg.jit import jit
 
 Ints = NDArray[np.int64]
 

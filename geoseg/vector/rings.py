@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geoseg.vector._jit import jit
+from geoseg.jit import jit
 from geoseg.vector.coverage import Arcs, junction_table
 from geoseg.vector.regions import Ints
 

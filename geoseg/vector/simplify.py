@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.vector._jit import jit
+from geoseg.jit import jit
 from geoseg.vector.coverage import Arcs, junction_table
 from geoseg.vector.regions import Ints
 

@@ -1,4 +1,4 @@
-"""The one way this room compiles a function: cached on disk, and without the interpreter's lock."""
+"""The one way functions are compiled: cached on disk, and without the interpreter's lock."""
 
 from __future__ import annotations
 
