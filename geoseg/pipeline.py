@@ -66,19 +66,29 @@ def fit(
 def predict(
     scene: Scene,
     *,
-    model: Path,
+    model: Path | list[Path],
     out: Path,
     bands: list[str] | str | None = None,
     nodata: float | None = None,
     crs: str | None = None,
+    area: Region | None = None,
+    rule: str = "first",
+    layers: list[str] | str | None = None,
     native: bool = False,
     tile_px: int | None = None,
-    overlap_px: int | None = None,
+    overlap_px: int | Literal["auto"] | None = None,
     blend: str = "hann",
+    tta: Literal["none", "flips", "all"] = "none",
     batch: int | None = None,
-    memory: str = "2GB",
+    memory: str = "4GB",
     device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    compile: bool = False,  # noqa: A002 (the option is called so everywhere)
+    engine: str = "auto",
+    devices: int = 1,
+    scheduler: str | None = None,
+    on_error: Literal["stop", "nodata"] = "stop",
+    check_seams: bool = False,
     overwrite: bool = False,
 ) -> infer.PredictResult:
     """Map whole scenes with a model file.
@@ -88,19 +98,29 @@ def predict(
 
     Args:
         scene: One or more rasters, addresses or patterns; several make a mosaic. A config may say `stack`, `path`, ...
-        model: The model file.
+        model: The model file, .safetensors or .onnx; of several, with commas between, the probabilities are averaged.
         out: The class map to write, a Cloud-Optimized GeoTIFF.
         bands: Names of the scene's bands in their order, such as red,green,blue, where the file does not name them.
         nodata: The value that means nodata, where the file does not say.
         crs: The scene's CRS, where the file does not say.
+        area: Map only this part: a polygon file, or {cols: [708, null]}, {rows: [...]}, {bbox: [...], crs: ...}.
+        rule: Where scenes overlap: first, newest, confidence (the most certain) or mean (of the probabilities).
+        layers: More to write for each pixel: entropy, margin, second (the second class) and probabilities.
         native: Whether to keep the scene's own resolution where the model was trained on another.
         tile_px: The largest tile's side; the model's by default.
-        overlap_px: Pixels that neighbouring tiles share; the model's by default.
+        overlap_px: Pixels that neighbouring tiles share; the model's by default, auto measures the network's reach.
         blend: How overlapping tiles are weighted: hann, triangle or flat.
-        batch: Tiles in one forward pass; found from the device by default.
-        memory: The memory to stay within, such as 2GB.
+        tta: Test-time augmentation: the mean over four flips, or over all eight flips and turns.
+        batch: Tiles in one forward pass; found by a short trial by default.
+        memory: The memory to stay within, such as 4GB, of all processes on this machine together.
         device: auto, cpu, cuda or cuda:1.
-        precision: The arithmetic of the network.
+        precision: The arithmetic of the network; auto is bf16 where the device computes with it.
+        compile: Whether torch.compile makes the network faster, which takes a minute first.
+        engine: Who does the work: serial, processes or dask; auto follows from devices and scheduler.
+        devices: Processes that share the work, one a GPU where there are GPUs.
+        scheduler: The address of a Dask scheduler, such as tcp://host:8786.
+        on_error: What becomes of pixels that cannot be read: stop there, or make them nodata and list them.
+        check_seams: Whether to measure if tile borders show in the map.
         overwrite: Whether existing outputs may be replaced.
 
     Returns:
@@ -111,13 +131,15 @@ def predict(
     """
     out = Path(out)
     source = _scene(scene, bands=bands, nodata=nodata, crs=crs)
-    network, card = models.load_model(Path(model))
     options = infer.PredictOptions(
         tile_px=tile_px, overlap_px=overlap_px, blend=blend, batch=batch, memory_bytes=parse_bytes(memory),
-        device=device, precision=precision, native=native, overwrite=overwrite,
+        device=device, precision=precision, compiled=compile, tta=tta, native=native,
+        layers=tuple(_names(layers) or ()), rule=rule, area=area, on_error=on_error,
+        crew=infer.Crew(engine, devices, scheduler), seams=check_seams, overwrite=overwrite,
     )  # fmt: skip
+    trained = [_trained(path) for path in _model_paths(model)]
     with progress_bar("predict") as progress:
-        return infer.predict_scene(source, network=network, card=card, out=out, options=options, progress=progress)
+        return infer.predict_scene(source, models=trained, out=out, options=options, progress=progress)
 
 
 def vectorize(
@@ -209,6 +231,31 @@ def assess(
     return Assessment(found, out)
 
 
+def export(model: Path, *, onnx: Path, overwrite: bool = False) -> Path:
+    """Write the network of a model file as ONNX, which runs without torch.
+
+    The file takes any batch and any sides that are multiples of 32. It holds what the model file says of itself, and
+    `geoseg predict --model` takes it where onnxruntime is installed.
+
+    Args:
+        model: The model file, .safetensors.
+        onnx: The file to write, .onnx.
+        overwrite: Whether an existing output may be replaced.
+
+    Returns:
+        The file written.
+
+    Raises:
+        GeosegError: Something about the input or the output has to be mended; nothing is left behind.
+    """
+    model, onnx = Path(model), Path(onnx)
+    if onnx.suffix != ".onnx":
+        raise InputError(f"the output {onnx} does not end in .onnx; name it {onnx.with_suffix('.onnx')}")
+    out = check_output(onnx, overwrite=overwrite, inputs=[model])
+    network, card = models.load_model(model)
+    return models.export_onnx(network, card, out)
+
+
 def info(path: str) -> str:
     """Describe a scene, a class map or a model file.
 
@@ -223,6 +270,8 @@ def info(path: str) -> str:
     """
     if str(path).endswith(".safetensors"):
         return models.describe(models.read_card(Path(path)))
+    if str(path).endswith(".onnx"):
+        return models.describe(models.read_onnx_card(Path(path)))
     source = open_source(path)
     geobox = source.geobox
     lines = [
@@ -272,11 +321,29 @@ def _scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None,
         spec = [{"path": item, **extra} if isinstance(item, str) else {**item, **extra} for item in spec]
     elif extra:
         spec = {**spec, **extra}
-    names = [name.strip() for name in bands.split(",")] if isinstance(bands, str) else bands
-    source = open_source(spec, bands=names)
+    source = open_source(spec, bands=_names(bands))
     if source.geobox.crs is None:
         raise GridError(f"{scene} has no CRS; say it with --crs EPSG:..., or write it into the file")
     return source
+
+
+def _names(given: list[str] | str | None) -> list[str] | None:
+    """Names as a list, where the command line gives them with commas between."""
+    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+
+
+def _model_paths(given: Path | list[Path]) -> list[Path]:
+    """One path or more; the command line gives several with commas between."""
+    if isinstance(given, list):
+        return [Path(path) for path in given]
+    if Path(given).exists():
+        return [Path(given)]
+    return [Path(part.strip()) for part in str(given).split(",")]
+
+
+def _trained(path: Path) -> infer.TrainedModel:
+    """The model of a file."""
+    return infer.OnnxModel.load(path) if path.suffix == ".onnx" else infer.TorchModel.load(path)
 
 
 def _class_map(path: Path) -> Source:

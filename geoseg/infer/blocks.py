@@ -8,55 +8,88 @@ Both sum the same tiles in the same order, so they give the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import ModelFileError
-from geoseg.infer.blend import NO_NUMBER, Accumulator, Arrays, axis_weights, weigh
+from geoseg.infer.blend import axis_weights
+from geoseg.infer.canvas import NO_NUMBER, Arrays, Scores
 from geoseg.infer.feed import read_ahead
+from geoseg.infer.layers import Layer, chosen_layers
+from geoseg.infer.reading import Piece, Unread, read_piece
 from geoseg.io.grids import crop
 from geoseg.tiling import Block, Tiling, Window
 
 if TYPE_CHECKING:
     from geoseg.io.protocol import Source
+    from geoseg.io.regions import Area
     from geoseg.legend import Legend
-
-NO_CONFIDENCE = 255
 
 
 class Predictor(Protocol):
-    """Tiles in, class probabilities out, on some device."""
+    """Tiles in, class scores out, on some device. It can be pickled, and is at home wherever it is unpickled.
+
+    Attributes:
+        batch_tiles: How many tiles it takes at once.
+    """
+
+    batch_tiles: int
 
     @property
     def classes(self) -> int:
         """How many classes it gives."""
 
     @property
-    def batch_tiles(self) -> int:
-        """How many tiles it takes at once."""
+    def model_bytes(self) -> int:
+        """Memory that the network itself takes on the host."""
 
     @property
     def arrays(self) -> Arrays:
-        """The library of arrays that `probabilities` returns."""
+        """The library of arrays that `scores` returns."""
 
-    def probabilities(self, pixels: NDArray[Any], valid: NDArray[np.bool_], *, model_shape: tuple[int, int]) -> Any:
-        """Class probabilities `(tile, class, row, col)`, float32, on the device.
+    @property
+    def readers(self) -> int:
+        """Threads that read for it side by side; one where it works on the same cores."""
+
+    def fit_batch(self, *, model_shape: tuple[int, int], tiles: int, memory_bytes: int, search: bool = True) -> int:
+        """Choose `batch_tiles` by a short trial; returns the bytes of memory that a batch takes on the host.
 
         Args:
-            pixels: `(tile, band, row, col)` as read, any real dtype.
-            valid: `(tile, row, col)`, True where a pixel is usable.
-            model_shape: Rows and columns at which the network sees the tile.
+            model_shape: Rows and columns at which the network sees a tile.
+            tiles: How many tiles lie ahead.
+            memory_bytes: Memory of the host that a batch may take.
+            search: Whether to look for a batch, or only measure the one there is.
+        """
+
+    def scores(
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
+    ) -> Scores:
+        """Class scores of tiles of one size.
+
+        Args:
+            tiles: `(band, row, col)` each, as read, any real dtype.
+            valid: `(row, col)` each, True where a pixel is usable.
+            model_shape: Rows and columns at which the network sees a tile.
         """
 
 
 @dataclass(frozen=True)
+class Member:
+    """One of several scenes on a common grid, and the window of the grid outside which it has no pixel."""
+
+    source: Source
+    window: Window
+
+
+@dataclass(frozen=True)
 class SceneTask:
-    """All that a worker needs to make any block of a scene.
+    """All that a worker needs to make any block of a scene; it can be pickled.
 
     Attributes:
         source: The scene; its bands are the model's, in the model's order.
@@ -65,6 +98,11 @@ class SceneTask:
         tiling: The lattice of tiles.
         model_shape: Rows and columns at which the network sees a tile.
         blend: A name in `BLENDS`.
+        layers: What is made of each pixel.
+        members: Scenes that are predicted each on its own, on the grid of `source`; none where `source` is predicted.
+        rule: How their predictions become one, a name in `EACH_SCENE`.
+        area: Where a map is wanted; None is everywhere.
+        on_error: A word of `ON_ERROR`.
     """
 
     source: Source
@@ -73,15 +111,36 @@ class SceneTask:
     tiling: Tiling
     model_shape: tuple[int, int]
     blend: str
+    layers: tuple[Layer, ...] = field(default_factory=lambda: chosen_layers(()))
+    members: tuple[Member, ...] = ()
+    rule: str = "mean"
+    area: Area | None = None
+    on_error: str = "stop"
+
+    @property
+    def scenes(self) -> tuple[Member, ...]:
+        """What is read."""
+        return self.members or (Member(self.source, self.tiling.scene),)
+
+    @property
+    def reach(self) -> Window:
+        """The pixels that may matter to the map: a tile more on each side than the area."""
+        scene = self.tiling.scene
+        if self.area is None:
+            return scene
+        wanted, (rows, cols) = self.area.window(self.source.geobox), self.tiling.tile_shape
+        return Window(
+            wanted.row_off - rows, wanted.col_off - cols, wanted.rows + 2 * rows, wanted.cols + 2 * cols
+        ).intersect(scene)
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedBlock:
-    """A block's class ids and confidence in percent, `(row, col)` each."""
+    """A block's layers by name, `(band, row, col)` each, and the pixels of it that could not be read."""
 
     block: Block
-    classes: NDArray[Any]
-    confidence: NDArray[np.uint8]
+    layers: Mapping[str, NDArray[Any]]
+    unread: tuple[Unread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +164,7 @@ class Step:
     last: bool
 
 
-def plan_steps(tiling: Tiling, blocks: Sequence[Block]) -> Iterator[Step]:
+def plan_steps(tiling: Tiling, blocks: Iterable[Block]) -> Iterator[Step]:
     """The rows of tiles to predict for `blocks`, in their order; a block that continues the one before takes over."""
     axis, above = tiling.rows, None
     for block in blocks:
@@ -124,8 +183,26 @@ def plan_steps(tiling: Tiling, blocks: Sequence[Block]) -> Iterator[Step]:
         above = block
 
 
+@dataclass(slots=True)
+class Lane:
+    """What is carried down a strip for one scene: the pixels under the row of tiles, and the unfinished sums."""
+
+    pixels: NDArray[Any]
+    valid: NDArray[np.bool_]
+    sums: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a strip as read: pixels by scene, where there are any, and where a map is wanted."""
+
+    window: Window
+    pieces: Mapping[int, Piece]
+    wanted: NDArray[np.bool_]
+
+
 class Strip:
-    """What is carried down a strip: the pixels under the current row of tiles and the unfinished sums."""
+    """What is carried down a strip of columns, for one row of tiles after the other."""
 
     def __init__(self, task: SceneTask, block: Block, *, weights: tuple[Any, Any]) -> None:
         tiling, window = task.tiling, block.window
@@ -133,108 +210,184 @@ class Strip:
         self._weights = weights
         self._tile_cols = tiling.cols.touching(window.col_off, window.col_stop)
         self.left = self._tile_cols.start * tiling.cols.stride
-        rows, cols = tiling.rows.tile, (len(self._tile_cols) - 1) * tiling.cols.stride + tiling.cols.tile
-        self._col_off = window.col_off
-        self._pixels = np.zeros((len(task.source.bands), rows, cols), task.source.dtype)
-        self._valid = np.zeros((rows, cols), np.bool_)
-        self._sums = Accumulator(task.predictor.arrays, classes=task.predictor.classes, rows=rows, cols=window.cols)
+        self._shape = tiling.rows.tile, (len(self._tile_cols) - 1) * tiling.cols.stride + tiling.cols.tile
+        self._inside = slice(window.col_off - self.left, window.col_stop - self.left)
+        self._lanes: dict[int, Lane] = {}
+        self._wanted = np.zeros(self._shape, np.bool_)
         self._filled = 0
 
-    def push(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+    def push(self, read: Rows) -> None:
         """Take in the next rows of the scene; what follows the scene's end is invalid."""
-        rows, cols = valid.shape
-        self._pixels[:, self._filled : self._filled + rows, :cols] = pixels
-        self._valid[self._filled : self._filled + rows, :cols] = valid
+        rows, cols = read.wanted.shape
+        part = slice(self._filled, self._filled + rows), slice(0, cols)
+        self._wanted[part] = read.wanted
+        for scene, piece in read.pieces.items():
+            if scene not in self._lanes:
+                self._lanes[scene] = self._empty_lane()
+            self._lanes[scene].pixels[:, *part], self._lanes[scene].valid[part] = piece.pixels, piece.valid
         self._filled += rows
+        # A scene without a pixel under the tiles adds nothing; its sums belong to pixels that it does not have.
+        self._lanes = {scene: lane for scene, lane in sorted(self._lanes.items()) if lane.valid.any()}
+
+    def _empty_lane(self) -> Lane:
+        task = self._task
+        cols = self._inside.stop - self._inside.start
+        return Lane(
+            np.zeros((len(task.source.bands), *self._shape), task.source.dtype),
+            np.zeros(self._shape, np.bool_),
+            task.predictor.arrays.zeros(task.predictor.classes, self._shape[0], cols),
+        )
 
     def roll(self) -> None:
         """Move on to the next row of tiles."""
         stride, keep = self._task.tiling.rows.stride, self._task.tiling.rows.overlap
-        self._pixels[:, :keep] = self._pixels[:, stride:].copy()
-        self._valid[:keep] = self._valid[stride:].copy()
-        self._valid[keep:] = False
+        for lane in self._lanes.values():
+            lane.pixels[:, :keep] = lane.pixels[:, stride:]
+            _roll(lane.valid, stride, keep)
+            self._task.predictor.arrays.roll(lane.sums, stride)
+        _roll(self._wanted, stride, keep)
         self._filled = max(self._filled - stride, 0)
-        self._sums.roll(stride)
 
     def predict(self, tile_row: int) -> None:
-        """Add the tiles of a row to the sums, left to right; a tile without a valid pixel is left out."""
+        """Add the tiles of a row to the sums, left to right; a tile without a valid, wanted pixel is left out."""
+        for lane in self._lanes.values():
+            self._predict(lane, tile_row)
+
+    def _predict(self, lane: Lane, tile_row: int) -> None:
         predictor, cols = self._task.predictor, self._task.tiling.cols
-        offsets = {col: col * cols.stride - self.left for col in self._tile_cols}
-        wanted = [col for col, off in offsets.items() if self._valid[:, off : off + cols.tile].any()]
-        while wanted:
-            batch, wanted = wanted[: predictor.batch_tiles], wanted[predictor.batch_tiles :]
-            slices = [slice(offsets[col], offsets[col] + cols.tile) for col in batch]
-            scores = predictor.probabilities(
-                np.stack([self._pixels[:, :, part] for part in slices]),
-                np.stack([self._valid[:, part] for part in slices]),
+        parts = {col: slice(col * cols.stride - self.left, col * cols.stride - self.left + cols.tile)
+                 for col in self._tile_cols}  # fmt: skip
+        needed = [col for col, part in parts.items() if (lane.valid[:, part] & self._wanted[:, part]).any()]
+        while needed:
+            batch, needed = needed[: predictor.batch_tiles], needed[predictor.batch_tiles :]
+            scores = predictor.scores(
+                [lane.pixels[:, :, parts[col]] for col in batch],
+                [lane.valid[:, parts[col]] for col in batch],
                 model_shape=self._task.model_shape,
             )
-            for tile, col in enumerate(batch):
-                weighted = weigh(scores[tile], self._weights[0][tile_row], self._weights[1][col])
-                self._sums.add(weighted, col_off=offsets[col] + self.left - self._col_off)
+            for tile, col in zip(scores.values, batch, strict=True):
+                weights = self._weights[0][tile_row], self._weights[1][col]
+                off = parts[col].start - self._inside.start
+                predictor.arrays.add(lane.sums, tile, weights, col_off=off, logits=scores.logits)
 
-    def finish(self, rows: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Class ids and confidence in percent of the first `rows` of the current row of tiles, `(row, col)` each.
+    def finish(self, rows: int) -> dict[str, NDArray[Any]]:
+        """The layers of the first `rows` of the current row of tiles, `(band, row, col)` each.
 
         Raises:
             ModelFileError: The network gave NaN.
         """
-        legend, start = self._task.legend, self._col_off - self.left
-        channel, percent = self._sums.finish(rows)
-        valid = self._valid[:rows, start : start + channel.shape[1]]
-        if (percent[valid] == NO_NUMBER).any():
+        task, names = self._task, [layer.name for layer in self._task.layers]
+        wanted = self._wanted[:rows, self._inside]
+        lanes = list(self._lanes.values())
+        masks = [lane.valid[:rows, self._inside] for lane in lanes]
+        valid = wanted & np.logical_or.reduce(masks) if masks else np.zeros_like(wanted)
+        if not valid.any():
+            return {layer.name: _nodata(layer, task.legend, valid.shape) for layer in task.layers}
+        arrays = task.predictor.arrays
+        scores = [arrays.top(lane.sums, rows) for lane in lanes]
+        single = scores[0] if len(scores) == 1 else arrays.combine(scores, masks, rule=task.rule)
+        found = arrays.measure(single, names)
+        if (found["confidence"][0][valid] == NO_NUMBER).any():
             raise ModelFileError(
                 "the network gives NaN instead of probabilities; its weights are broken, or the scene's values lie "
                 "far outside those it was trained on; try --precision fp32, or check the scene's nodata and scale"
             )
-        ids = legend.ids.astype(legend.dtype)
-        return np.where(valid, ids[channel], legend.dtype.type(legend.ignore)), np.where(valid, percent, NO_CONFIDENCE)
+        return {layer.name: _placed(found[layer.name], layer, task.legend, valid) for layer in task.layers}
+
+
+def _roll(rows: NDArray[np.bool_], stride: int, keep: int) -> None:
+    rows[:keep] = rows[stride:]
+    rows[keep:] = False
+
+
+def _nodata(layer: Layer, legend: Legend, shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.full((len(layer.bands(legend)), *shape), layer.nodata(legend), layer.dtype(legend))
+
+
+def _placed(found: NDArray[Any], layer: Layer, legend: Legend, valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """A measured layer with class ids for channels, and nodata where nothing is valid."""
+    if layer.kind == "class":
+        found = legend.ids.astype(legend.dtype)[found]
+    found[:, ~valid] = layer.nodata(legend)
+    return found
 
 
 def run_blocks(
-    task: SceneTask, blocks: Sequence[Block], *, progress: Callable[[int], None] | None = None
+    task: SceneTask, blocks: Iterable[Block], *, progress: Callable[[int], None] | None = None
 ) -> Generator[FinishedBlock, None, None]:
     """Each block's map, in order; the next rows are read while the network works.
 
     Args:
         task: The scene and the network.
-        blocks: Which blocks to make.
+        blocks: Which blocks to make; each is asked for while the one before it is made.
         progress: Told the pixels that each step finished.
 
     Raises:
         ReadError: The scene cannot be read.
         ModelFileError: The network gives NaN.
     """
-    tiling, arrays = task.tiling, task.predictor.arrays
-    weights = tuple(arrays.to_device(axis_weights(axis, blend=task.blend)) for axis in (tiling.rows, tiling.cols))
+    tiling, arrays, readers = task.tiling, task.predictor.arrays, task.predictor.readers
+    rows, cols = (arrays.to_device(axis_weights(axis, blend=task.blend)) for axis in (tiling.rows, tiling.cols))
     strip: Strip | None = None
-    done: list[tuple[NDArray[Any], NDArray[np.uint8]]] = []
-    with closing(read_ahead(plan_steps(tiling, blocks), lambda step: _read(task, step))) as steps:
-        for step, (pixels, valid) in steps:
+    done: list[dict[str, NDArray[Any]]] = []
+    unread: dict[int, list[Unread]] = {}
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(readers, "geoseg-decode")) if readers > 1 else None
+        reads = read_ahead(plan_steps(tiling, blocks), lambda step: _read(task, step, pool))
+        for step, read in stack.enter_context(closing(reads)):
             if strip is None or step.fresh:
-                strip = Strip(task, step.block, weights=(weights[0], weights[1]))
+                strip, unread = Strip(task, step.block, weights=(rows, cols)), {}
             else:
                 strip.roll()
-            strip.push(pixels, valid)
+            strip.push(read)
             strip.predict(step.tile_row)
+            unread.setdefault(step.block.index, []).extend(
+                item for piece in read.pieces.values() for item in piece.unread
+            )
             if step.emit:
                 done.append(strip.finish(step.emit))
             if progress is not None:
                 progress(step.emit * step.block.window.cols)
             if step.last:
-                yield FinishedBlock(step.block, *(np.concatenate(rows) for rows in zip(*done, strict=True)))
-                done = []
+                yield _finished(step.block, done, [item for items in unread.values() for item in items])
+                done, unread = [], {step.block.index: unread[step.block.index]}
 
 
-def _read(task: SceneTask, step: Step) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Pixels `(band, row, col)` and their validity, for the rows that a step needs anew."""
+def _finished(block: Block, done: Sequence[Mapping[str, NDArray[Any]]], unread: Sequence[Unread]) -> FinishedBlock:
+    layers = {name: np.concatenate([rows[name] for rows in done], axis=1) for name in done[0]}
+    inside = dict.fromkeys(part for item in unread if (part := item.within(block.window)) is not None)
+    return FinishedBlock(block, layers, tuple(inside))
+
+
+def _read(task: SceneTask, step: Step, pool: ThreadPoolExecutor | None) -> Rows:
+    """What a step needs anew."""
     window, cols = step.block.window, task.tiling.cols
     tiles = cols.touching(window.col_off, window.col_stop)
     stop = min((tiles.stop - 1) * cols.stride + cols.tile, cols.size)
-    part = Window(
-        step.read[0], tiles.start * cols.stride, step.read[1] - step.read[0], stop - tiles.start * cols.stride
-    )
-    if not part.rows:
-        return np.empty((len(task.source.bands), 0, part.cols), task.source.dtype), np.empty((0, part.cols), np.bool_)
-    raster = task.source.read(crop(task.source.geobox, part))
-    return raster.pixels, raster.valid
+    left = tiles.start * cols.stride
+    part = Window(step.read[0], left, step.read[1] - step.read[0], stop - left)
+    wanted = _wanted(task, part)
+    pieces, reach = {}, part.intersect(task.reach)
+    for number, member in enumerate(task.scenes):
+        inner = reach.intersect(member.window)
+        if not (inner.rows and inner.cols):
+            continue
+        piece = read_piece(member.source, inner, scene=task.source.geobox, on_error=task.on_error, pool=pool)
+        if piece.valid.any() or piece.unread:
+            pieces[number] = piece if inner == part else _spread(piece, inner, part)
+    return Rows(part, pieces, wanted)
+
+
+def _wanted(task: SceneTask, window: Window) -> NDArray[np.bool_]:
+    """Which pixels of a window a map is wanted for."""
+    if task.area is None or not window.rows:
+        return np.ones((window.rows, window.cols), np.bool_)
+    return task.area.mask(crop(task.source.geobox, window))
+
+
+def _spread(piece: Piece, inner: Window, whole: Window) -> Piece:
+    """The piece of `inner` within a larger window."""
+    out = Piece.empty(len(piece.pixels), whole, piece.pixels.dtype)
+    part = Window(inner.row_off - whole.row_off, inner.col_off - whole.col_off, inner.rows, inner.cols).slices
+    out.pixels[:, *part], out.valid[part] = piece.pixels, piece.valid
+    return Piece(out.pixels, out.valid, piece.unread)

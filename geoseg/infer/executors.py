@@ -4,28 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 from geoseg.infer.blocks import FinishedBlock, SceneTask, run_blocks
+from geoseg.infer.encode import encode_block
 from geoseg.infer.feed import WriteBehind
+from geoseg.infer.parts import EncodedBlock
 from geoseg.tiling import Block
 
-Executor = Callable[..., None]
+Keep = Callable[[EncodedBlock], None]
+"""Takes a finished block to where it is kept; it can be pickled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who does the work.
+
+    Attributes:
+        engine: A name in `EXECUTORS`.
+        devices: Processes on this machine, one a GPU where there are GPUs.
+        scheduler: Address of a Dask scheduler; None starts a cluster on this machine.
+    """
+
+    engine: str = "serial"
+    devices: int = 1
+    scheduler: str | None = None
+
+
+class Executor(Protocol):
+    """Makes blocks."""
+
+    def __call__(
+        self, task: SceneTask, blocks: Sequence[Block], *, crew: Crew, keep: Keep, progress: Callable[[int], None]
+    ) -> None:
+        """Make the blocks and keep each; what was finished before an exception is kept.
+
+        Args:
+            task: The scene and the network.
+            blocks: Which blocks to make.
+            crew: Who does the work.
+            keep: Takes each finished block.
+            progress: Told the pixels that have become finished.
+        """
 
 
 def serial(
-    task: SceneTask,
-    blocks: Sequence[Block],
-    *,
-    write: Callable[[FinishedBlock], Any],
-    progress: Callable[[int], None] | None = None,
+    task: SceneTask, blocks: Sequence[Block], *, crew: Crew, keep: Keep, progress: Callable[[int], None]
 ) -> None:
-    """Make `blocks` in this process, one after the other; a finished block is written while the next one is made.
+    """Make `blocks` in this process, one after the other; a finished block is written while the next one is made."""
+    del crew
 
-    What was finished before an exception is written.
-    """
-    with WriteBehind[Any]() as writer, closing(run_blocks(task, blocks, progress=progress)) as finished:
-        for block in finished:
+    def write(finished: FinishedBlock) -> None:
+        keep(encode_block(task, finished))
+
+    with WriteBehind[None]() as writer, closing(run_blocks(task, blocks, progress=progress)) as made:
+        for block in made:
             writer.submit(write, block)
         writer.drain()
 

@@ -7,49 +7,39 @@ appears last, under its name only when everything is complete.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from odc.geo.geobox import GeoBox
 
 import geoseg
-from geoseg.errors import GeosegError, InputError, OutputError
+from geoseg.errors import GeosegError, InputError
+from geoseg.infer.assemble import assemble
 from geoseg.infer.blend import BLENDS
-from geoseg.infer.blocks import NO_CONFIDENCE, FinishedBlock, Predictor, SceneTask
-from geoseg.infer.executors import EXECUTORS
-from geoseg.infer.parts import JobFolder, Outputs, file_stamps, is_complete, paths_in, write_text
-from geoseg.infer.scale import Lattice
-from geoseg.io.cog import part_tags, write_cog, write_part
-from geoseg.io.grids import crop
-from geoseg.io.item import map_item, write_item
+from geoseg.infer.blocks import SceneTask
+from geoseg.infer.encode import notes_of
+from geoseg.infer.executors import EXECUTORS, Crew
+from geoseg.infer.parts import JobFolder, Outputs, Plan, file_stamps, is_complete, paths_in
+from geoseg.infer.reading import ON_ERROR, Unread
+from geoseg.infer.seams import SeamReport
 from geoseg.io.outputs import check_output
-from geoseg.legend import Legend
 from geoseg.tiling import Block, Tiling
-
-if TYPE_CHECKING:
-    from geoseg.io.protocol import Source
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
-DEFAULT_MEMORY_BYTES = 2 * 10**9
-BUFFER_SHARE = 0.25
-"""Share of the memory for pixels and sums; the rest is for the network and its libraries."""
+UNSIGNED = re.compile(r"(?<=\w)\?[^'\"\s]*")
+"""The query of an address, such as a signature that is another one each time."""
 
-STRIP_PX = 4096
-"""No strip is wider, so that a wider scene takes no more memory."""
-
-BLOCK_PX = 4 * 2**20
-"""About how many pixels a block has: what a crash may cost."""
-
-VALID_TAG = "GEOSEG_VALID_PX"
+LISTED = 5
+"""Places that could not be read which are listed in the log; the STAC Item lists all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,107 +48,125 @@ class PredictResult:
 
     Attributes:
         class_map: Class ids, a Cloud-Optimized GeoTIFF.
-        confidence: Percent, 0 to 100; 255 is nodata.
+        layers: The map of each layer, the class map's too, by name: `class`, `confidence`, ...
         style: The QGIS style of the class map.
         item: The STAC Item.
         geobox: Where the map lies: the scene's own grid.
         blocks: How many blocks the map was made in, and `resumed` of them by an earlier run.
         resumed: Blocks that an earlier run had finished.
         valid_px: Pixels with a class.
+        overlap_px: Pixels of the scene that neighbouring tiles share, down and across.
         excess: Pixels predicted over pixels of the scene.
+        unread: Places that could not be read and are nodata.
         seconds: Time that this run took.
+        seams: Whether tile borders show, where that was asked.
     """
 
     class_map: Path
-    confidence: Path
+    layers: Mapping[str, Path]
     style: Path
     item: Path
     geobox: GeoBox
     blocks: int
     resumed: int
     valid_px: int
+    overlap_px: tuple[int, int]
     excess: float
+    unread: tuple[Unread, ...]
     seconds: float
+    seams: SeamReport | None = None
+
+    @property
+    def confidence(self) -> Path:
+        """Percent, 0 to 100; 255 is nodata."""
+        return self.layers["confidence"]
 
     def __str__(self) -> str:
         rows, cols = self.geobox.shape
-        return (
+        made = (
             f"{self.class_map}: {cols} x {rows} pixels, {self.valid_px / (rows * cols):.1%} with a class, "
             f"in {self.seconds:.1f} s"
         )
+        return made if self.seams is None else f"{made}\n{self.seams}"
 
 
-def run_job(
-    source: Source,
-    *,
-    predictor: Predictor,
-    legend: Legend,
-    lattice: Lattice,
-    out: Path,
-    blend: str = "hann",
-    memory_bytes: int = DEFAULT_MEMORY_BYTES,
-    executor: str = "serial",
-    model: Mapping[str, str] | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> PredictResult:
+@dataclass(frozen=True)
+class Job:
+    """What to make, from what, and how.
+
+    Attributes:
+        task: The scene and the network.
+        out: The class map to write.
+        plan: Cuts the work of a new job; called before any folder is made.
+        crew: Who does the work.
+        model: What is known of the model: `name`, `sha256`, ...; part of the job's identity, written in the outputs.
+        overwrite: Whether existing outputs and another job's parts may be replaced.
+    """
+
+    task: SceneTask
+    out: Path
+    plan: Callable[[], Plan]
+    crew: Crew = field(default_factory=Crew)
+    model: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+
+    @property
+    def outputs(self) -> Outputs:
+        """Where everything will stand."""
+        return Outputs(Path(self.out), tuple(layer.name for layer in self.task.layers))
+
+
+def run_job(job: Job, *, progress: Progress | None = None) -> PredictResult:
     """Map a scene, block by block; a job that was stopped carries on.
 
     Args:
-        source: The scene; its bands are the model's, in the model's order.
-        predictor: The network.
-        legend: The classes, one a channel.
-        lattice: The tiles, and their size for the network.
-        out: The class map to write.
-        blend: A name in `BLENDS`.
-        memory_bytes: The memory to stay within.
-        executor: A name in `EXECUTORS`.
-        model: What is known of the model: `name`, `sha256`, ...; part of the job's identity, written in the outputs.
-        overwrite: Whether existing outputs and another job's parts may be replaced.
+        job: What to make.
         progress: Told the pixels done and the pixels in all.
 
     Raises:
         GeosegError: Something about the input or the output has to be mended. Blocks that were finished are kept, and
             nothing where none was.
     """
-    began, outputs = time.monotonic(), Outputs(Path(out))
-    _check_names(outputs, blend=blend, executor=executor)
-    identity = _identity(source, lattice, legend=legend, blend=blend, model=model or {})
+    began, task, outputs = time.monotonic(), job.task, job.outputs
+    _check_names(job)
+    identity = _identity(task, model=job.model)
     recovered = is_complete(outputs.class_map, identity)
     if not recovered:
-        _check_outputs(outputs, source, overwrite=overwrite)
-    cells = cells_for(lattice.tiling, bytes_per_col(source, lattice.tiling, legend), memory_bytes=memory_bytes)
-    folder = JobFolder.claim(outputs.class_map, identity=identity, cells=cells, created=_now(), overwrite=overwrite)
-    blocks = lattice.tiling.blocks(cells=folder.cells)
+        _check_outputs(outputs, task, overwrite=job.overwrite)
+    folder = JobFolder.claim(outputs, identity=identity, plan=job.plan, created=_now(), overwrite=job.overwrite)
+    blocks, task.predictor.batch_tiles = task.tiling.blocks(cells=folder.plan.cells), folder.plan.batch_tiles
     missing = [] if recovered else [block for block in blocks if not folder.is_finished(block)]
-    task = SceneTask(source, predictor, legend, lattice.tiling, lattice.model_shape, blend)
     with _keeping_parts(folder, blocks):
         if not recovered:
-            _make(task, missing, folder, executor=executor, progress=_counted(progress, lattice.tiling, missing))
-        valid_px = sum(int(part_tags(folder.part(block, "class"))[VALID_TAG]) for block in blocks)
+            _make(job, missing, folder, progress=_counted(progress, task.tiling, missing))
+        notes = [notes_of(folder.part(block, "class")) for block in blocks]
+        valid_px, unread = sum(valid for valid, _ in notes), [item for _, items in notes for item in items]
         if not recovered:
-            _assemble(task, blocks, folder, outputs, model=model or {})
+            assemble(task, blocks, folder, outputs, model=job.model, unread=unread)
         folder.publish(outputs)
-    if not valid_px:
-        logger.warning("the scene has no valid pixel: %s is nodata throughout", outputs.class_map)
+    _say_what_lacks(outputs, valid_px, unread)
     return PredictResult(
-        class_map=outputs.class_map, confidence=outputs.confidence, style=outputs.style, item=outputs.item,
-        geobox=source.geobox, blocks=len(blocks), resumed=len(blocks) - len(missing), valid_px=valid_px,
-        excess=lattice.tiling.excess, seconds=time.monotonic() - began,
+        class_map=outputs.class_map, layers={name: outputs.layer(name) for name in outputs.layers},
+        style=outputs.style, item=outputs.item, geobox=task.source.geobox, blocks=len(blocks),
+        resumed=len(blocks) - len(missing), valid_px=valid_px, excess=task.tiling.excess, unread=tuple(unread),
+        overlap_px=(task.tiling.rows.overlap, task.tiling.cols.overlap), seconds=time.monotonic() - began,
     )  # fmt: skip
 
 
-def _check_names(outputs: Outputs, *, blend: str, executor: str) -> None:
-    if outputs.class_map.suffix.lower() not in (".tif", ".tiff"):
-        raise InputError(f"the output {outputs.class_map} must end in .tif: a map is written as GeoTIFF")
-    for what, name, table in (("blend", blend, BLENDS), ("executor", executor, EXECUTORS)):
+def _check_names(job: Job) -> None:
+    out = job.outputs.class_map
+    if out.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(f"the output {out} must end in .tif: a map is written as GeoTIFF")
+    tables = (("blend", job.task.blend, BLENDS), ("engine", job.crew.engine, EXECUTORS),
+              ("on-error", job.task.on_error, ON_ERROR))  # fmt: skip
+    for what, name, table in tables:
         if name not in table:
             raise InputError(f"{what} '{name}' is unknown; known are {', '.join(table)}")
 
 
-def _check_outputs(outputs: Outputs, source: Source, *, overwrite: bool) -> None:
+def _check_outputs(outputs: Outputs, task: SceneTask, *, overwrite: bool) -> None:
     """Nothing, where all outputs may be written; folders that the checks made are gone again."""
-    inputs = paths_in(source)
+    inputs = paths_in(task.source)
     missing = [folder for folder in outputs.class_map.absolute().parents if not folder.exists()]
     try:
         for path in outputs.paths:
@@ -169,78 +177,49 @@ def _check_outputs(outputs: Outputs, source: Source, *, overwrite: bool) -> None
                 folder.rmdir()
 
 
-def _identity(
-    source: Source, lattice: Lattice, *, legend: Legend, blend: str, model: Mapping[str, str]
-) -> dict[str, Any]:
-    """What makes a job this job, as JSON values: the same again gives the same map."""
-    tiling = lattice.tiling
+def _identity(task: SceneTask, *, model: Mapping[str, str]) -> dict[str, Any]:
+    """What makes a job this job, as JSON values: the same again gives the same map.
+
+    What becomes of pixels that cannot be read is left out: a job that stopped at one may go on without it.
+    """
+    tiling, grid = task.tiling, task.source.geobox
     return {
         "version": geoseg.__version__,
-        "source": repr(source),
-        "files": file_stamps(paths_in(source)),
-        "grid": [list(source.geobox.shape), list(source.geobox.affine)[:6], str(source.geobox.crs)],
+        "source": UNSIGNED.sub("", repr(task.source)),
+        "files": file_stamps(paths_in(task.source)),
+        "grid": [list(grid.shape), list(grid.affine)[:6], str(grid.crs)],
         "model": dict(model),
-        "legend": legend.to_dict(),
-        "tile": [*tiling.tile_shape, *lattice.model_shape],
+        "legend": task.legend.to_dict(),
+        "tile": [*tiling.tile_shape, *task.model_shape],
         "overlap": [tiling.rows.overlap, tiling.cols.overlap],
-        "blend": blend,
+        "blend": task.blend,
+        "layers": [layer.name for layer in task.layers],
+        "rule": task.rule if task.members else "",
+        "area": "" if task.area is None else task.area.digest,
     }
 
 
-def bytes_per_col(source: Source, tiling: Tiling, legend: Legend) -> int:
-    """Bytes that each pixel column of a strip costs: sums, pixels now and read ahead, and finished rows."""
-    pixel = len(source.bands) * source.dtype.itemsize + 1
-    sums = tiling.rows.tile * (4 * len(legend) + pixel)
-    ahead = 2 * tiling.rows.tile * pixel
-    finished = tiling.rows.stride * (legend.dtype.itemsize + 1) * 6 + tiling.rows.stride * 16
-    return sums + ahead + finished
-
-
-def cells_for(tiling: Tiling, col_bytes: int, *, memory_bytes: int) -> tuple[int, int]:
-    """Lattice cells of a block, down and across, that stay within the memory.
-
-    Raises:
-        InputError: The memory does not hold a single tile; the message says how much would.
-    """
-    affordable = int(memory_bytes * BUFFER_SHARE / col_bytes) - tiling.cols.tile
-    if affordable < (tiling.cols.stride if tiling.cols.count > 1 else 0):
-        needed = ceil((tiling.cols.tile + tiling.cols.stride) * col_bytes / BUFFER_SHARE / 10**6)
-        raise InputError(f"memory of {memory_bytes / 10**6:.0f} MB: one tile of {tiling.tile_shape} needs {needed} MB")
-    most = max(1, min(affordable, STRIP_PX) // tiling.cols.stride)
-    strips = ceil(tiling.cols.count / most)
-    across = ceil(tiling.cols.count / strips)
-    down = max(1, BLOCK_PX // (across * tiling.cols.stride * tiling.rows.stride))
-    return min(down, tiling.rows.count), across
-
-
-def _make(
-    task: SceneTask, blocks: Sequence[Block], folder: JobFolder, *, executor: str, progress: Callable[[int], None]
-) -> None:
-    """Make the blocks and write their parts."""
+def _make(job: Job, blocks: Sequence[Block], folder: JobFolder, *, progress: Callable[[int], None]) -> None:
+    """Make the blocks and keep their parts."""
+    tiling = job.task.tiling
     logger.info(
         "%d blocks to make; tiles of %d x %d pixels overlap by %d x %d, which costs %.0f %% more work",
-        len(blocks), *task.tiling.tile_shape, task.tiling.rows.overlap, task.tiling.cols.overlap,
-        100 * (task.tiling.excess - 1),
+        len(blocks), *tiling.tile_shape, tiling.rows.overlap, tiling.cols.overlap, 100 * (tiling.excess - 1),
     )  # fmt: skip
-
-    def write(finished: FinishedBlock) -> None:
-        _write_parts(task, finished, folder)
-
-    EXECUTORS[executor](task, blocks, write=write, progress=progress)
+    if blocks:
+        EXECUTORS[job.crew.engine](job.task, blocks, crew=job.crew, keep=folder.keep, progress=progress)
 
 
-def _write_parts(task: SceneTask, finished: FinishedBlock, folder: JobFolder) -> None:
-    """A block's two files, the class map's last: with it the block is finished."""
-    block, geobox = finished.block, crop(task.source.geobox, finished.block.window)
-    valid_px = int((finished.confidence != NO_CONFIDENCE).sum())
-    write_part(folder.part(block, "confidence"), finished.confidence, geobox=geobox, nodata=NO_CONFIDENCE)
-    write_part(
-        folder.part(block, "class"),
-        finished.classes,
-        geobox=geobox,
-        nodata=task.legend.ignore,
-        tags={VALID_TAG: str(valid_px)},
-    )
+def _say_what_lacks(outputs: Outputs, valid_px: int, unread: Sequence[Unread]) -> None:
+    if not valid_px:
+        logger.warning("the scene has no valid pixel: %s is nodata throughout", outputs.class_map)
+    if unread:
+        pixels = sum(item.window.rows * item.window.cols for item in unread)
+        logger.warning("%d pixels in %d places could not be read and are nodata:", pixels, len(unread))
+        for item in unread[:LISTED]:
+            logger.warning("  %s: %s", item, item.reason)
+        if len(unread) > LISTED:
+            logger.warning("  and %d more; %s lists all", len(unread) - LISTED, outputs.item)
 
 
 def _counted(progress: Progress | None, tiling: Tiling, missing: Sequence[Block]) -> Callable[[int], None]:
@@ -281,51 +260,6 @@ def _keeping_parts(folder: JobFolder, blocks: Sequence[Block]) -> Iterator[None]
 def _state(folder: JobFolder, blocks: Sequence[Block]) -> str:
     finished = sum(folder.is_finished(block) for block in blocks)
     return f"{finished} of {len(blocks)} blocks are kept in {folder.path}: run the same again to go on"
-
-
-def _assemble(
-    task: SceneTask, blocks: Sequence[Block], folder: JobFolder, outputs: Outputs, *, model: Mapping[str, str]
-) -> None:
-    """Put all outputs together in the job's folder, to be moved from there.
-
-    Raises:
-        OutputError: They cannot be written.
-    """
-    legend, geobox, tags = task.legend, task.source.geobox, _tags(task, model)
-    try:
-        staged = outputs.within(folder.stage())
-        write_cog(
-            [folder.part(block, "class") for block in blocks], staged.class_map, geobox=geobox, dtype=legend.dtype,
-            nodata=legend.ignore, legend=legend, resampling="mode", tags=tags, band_names=("class",),
-        )  # fmt: skip
-        write_cog(
-            [folder.part(block, "confidence") for block in blocks], staged.confidence, geobox=geobox, dtype="uint8",
-            nodata=NO_CONFIDENCE, resampling="average", tags=tags, band_names=("confidence",),
-        )  # fmt: skip
-        write_text(staged.style, legend.to_qml())
-        item = map_item(
-            class_map=staged.class_map, confidence=staged.confidence, style=staged.style, geobox=geobox, legend=legend,
-            created=folder.created, tags=tags,
-        )  # fmt: skip
-        write_item(staged.item, item)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{outputs.class_map} cannot be put together: {error.strerror or error}") from error
-
-
-def _tags(task: SceneTask, model: Mapping[str, str]) -> dict[str, str]:
-    """Where the map comes from. No time: the same job gives the same bytes; the STAC Item says when."""
-    tiling = task.tiling
-    own = {
-        "GEOSEG_VERSION": geoseg.__version__,
-        "GEOSEG_SOURCES": ", ".join(paths_in(task.source)),
-        "GEOSEG_BANDS": ", ".join(task.source.bands),
-        "GEOSEG_TILE_PX": f"{tiling.rows.tile} {tiling.cols.tile}",
-        "GEOSEG_OVERLAP_PX": f"{tiling.rows.overlap} {tiling.cols.overlap}",
-        "GEOSEG_BLEND": task.blend,
-    }
-    return own | {f"GEOSEG_MODEL_{key.upper()}": value for key, value in model.items()}
 
 
 def _now() -> str:

@@ -1,6 +1,6 @@
 """The folder of a job: what it makes, which blocks are finished, and the step from parts to outputs.
 
-`map.tif.parts` stands beside `map.tif` while the job runs. A block is finished when its two parts are there; the
+`map.tif.parts` stands beside `map.tif` while the job runs. A block is finished when all its parts are there; the
 outputs are finished when the folder `done` is there, and then only have to be moved to their places. Every step is a
 rename, so the job can be stopped between any two.
 """
@@ -9,28 +9,35 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from geoseg.errors import OutputError
+from geoseg.io.cog import write_bytes
 from geoseg.tiling import Block
 
-FORMAT = 1
+FORMAT = 2
+JOB = "job.json"
 STALE = (".aux.xml", ".ovr")  # what GDAL keeps beside a raster
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where the outputs of a job stand: the class map, and what lies beside it."""
+    """Where the outputs of a job stand: the class map, and what lies beside it.
+
+    Attributes:
+        class_map: The class map.
+        layers: Names of all layers, the class map's among them.
+    """
 
     class_map: Path
+    layers: tuple[str, ...] = ("class", "confidence")
 
-    @property
-    def confidence(self) -> Path:
-        """The confidence map."""
-        return self.class_map.with_name(f"{self.class_map.stem}.confidence.tif")
+    def layer(self, name: str) -> Path:
+        """The map of a layer."""
+        return self.class_map if name == "class" else self.class_map.with_name(f"{self.class_map.stem}.{name}.tif")
 
     @property
     def style(self) -> Path:
@@ -44,12 +51,33 @@ class Outputs:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All four, the class map first."""
-        return self.class_map, self.confidence, self.style, self.item
+        """All of them, the class map first."""
+        return *(self.layer(name) for name in self.layers), self.style, self.item
 
     def within(self, folder: Path) -> Outputs:
         """The same names in another folder."""
-        return Outputs(folder / self.class_map.name)
+        return Outputs(folder / self.class_map.name, self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a job's work is cut. Another cut gives the same map; a job that carries on keeps to it.
+
+    Attributes:
+        cells: Lattice cells of a block, down and across.
+        batch_tiles: Tiles that the network takes at once.
+    """
+
+    cells: tuple[int, int]
+    batch_tiles: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBlock:
+    """A finished block as files: the content of each layer's part, by the layer's name."""
+
+    block: Block
+    files: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,56 +86,76 @@ class JobFolder:
 
     Attributes:
         path: The folder.
-        cells: Lattice cells of a block, down and across.
+        plan: How the work is cut.
+        layers: Names of all layers.
         created: When the job began, as ISO 8601.
         made: Folders above it that were made for it.
     """
 
     path: Path
-    cells: tuple[int, int]
+    plan: Plan
+    layers: tuple[str, ...]
     created: str
     made: tuple[Path, ...] = ()
 
     @classmethod
     def claim(
-        cls, out: Path, *, identity: Mapping[str, Any], cells: tuple[int, int], created: str, overwrite: bool
+        cls, outputs: Outputs, *, identity: Mapping[str, Any], plan: Callable[[], Plan], created: str, overwrite: bool
     ) -> JobFolder:
-        """The folder for a job with this output: a new one, or the one that an earlier run of the same job left.
+        """The folder for a job with these outputs: a new one, or the one that an earlier run of the same job left.
 
         Args:
-            out: The class map.
+            outputs: What the job makes.
             identity: What makes it this job, as JSON values: the same again gives the same map.
-            cells: Lattice cells of a block, for a new job; an earlier run's are kept.
+            plan: Makes the plan of a new job; an earlier run's is kept.
             created: The time, for a new job.
             overwrite: Whether another job's parts may be deleted.
 
         Raises:
             OutputError: The folder cannot be made, or holds another job's parts.
         """
-        folder = folder_of(out)
+        folder = folder_of(outputs.class_map)
         wanted = json.loads(json.dumps(dict(identity)))
         found = _read_job(folder)
         if found and found["identity"] == wanted:
-            return cls(folder, (found["cells"][0], found["cells"][1]), found["created"])
+            kept = Plan((found["cells"][0], found["cells"][1]), found["batch_tiles"])
+            return cls(folder, kept, outputs.layers, found["created"])
         if folder.exists():
-            _clear(folder, found, wanted, overwrite=overwrite)
+            _refuse_other(folder, found, wanted, overwrite=overwrite)
+        chosen = plan()
+        if folder.exists():
+            shutil.rmtree(folder)
         made = tuple(parent for parent in folder.absolute().parents if not parent.exists())
+        new = cls(folder, chosen, outputs.layers, created, made)
+        job = {"format": FORMAT, "identity": wanted, **asdict(chosen), "created": created}
+        beginning = folder.with_name(folder.name + ".new")  # so that no folder is seen without its job
         try:
-            folder.mkdir(parents=True)
-            job = {"format": FORMAT, "identity": wanted, "cells": cells, "created": created}
-            write_text(folder / "job.json", json.dumps(job, indent=2) + "\n")
+            shutil.rmtree(beginning, ignore_errors=True)
+            beginning.mkdir(parents=True)
+            write_text(beginning / JOB, json.dumps(job, indent=2) + "\n")
+            beginning.rename(folder)
         except OSError as error:
-            cls(folder, cells, created, made).discard()
+            shutil.rmtree(beginning, ignore_errors=True)
+            new.discard()
             raise OutputError(f"{folder} cannot be made: {error.strerror or error}; choose another folder") from error
-        return cls(folder, cells, created, made)
+        return new
 
-    def part(self, block: Block, kind: str) -> Path:
-        """The file of a block's `class` or `confidence`."""
-        return self.path / f"block-{block.index:06d}.{kind}.tif"
+    def part(self, block: Block, layer: str) -> Path:
+        """The file of a block's layer."""
+        return self.path / f"block-{block.index:06d}.{layer}.tif"
+
+    def keep(self, encoded: EncodedBlock) -> None:
+        """Write a finished block, its class map last: with it the block is finished.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
+        for layer in sorted(encoded.files, key=lambda name: name == "class"):
+            write_bytes(self.part(encoded.block, layer), encoded.files[layer])
 
     def is_finished(self, block: Block) -> bool:
-        """Whether both parts of a block are there."""
-        return self.part(block, "class").exists() and self.part(block, "confidence").exists()
+        """Whether all parts of a block are there."""
+        return all(self.part(block, layer).exists() for layer in self.layers)
 
     @property
     def has_parts(self) -> bool:
@@ -141,7 +189,7 @@ class JobFolder:
             if self.staging.exists():
                 self.staging.rename(self.done)
             waiting = sorted(path for path in self.done.iterdir() if path.name != outputs.class_map.name)
-            for raster in (outputs.class_map, outputs.confidence):
+            for raster in map(outputs.layer, outputs.layers):
                 for ending in STALE:
                     if not (self.done / (raster.name + ending)).exists():
                         (target / (raster.name + ending)).unlink(missing_ok=True)
@@ -150,6 +198,16 @@ class JobFolder:
                     path.replace(target / path.name)
         except OSError as error:
             raise OutputError(f"{outputs.class_map} cannot be put in place: {error.strerror or error}") from error
+        self._clear()
+
+    def _clear(self) -> None:
+        """Delete the folder, what says whose it is last, so that it is never taken for a stranger's."""
+        shutil.rmtree(self.done, ignore_errors=True)
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != JOB:
+                path.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def discard(self) -> None:
@@ -175,17 +233,17 @@ def is_complete(out: Path, identity: Mapping[str, Any]) -> bool:
 def _read_job(folder: Path) -> dict[str, Any] | None:
     """What `job.json` says; None where there is none that this version understands."""
     try:
-        found = json.loads((folder / "job.json").read_text())
+        found = json.loads((folder / JOB).read_text())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None
 
 
-def _clear(folder: Path, found: Mapping[str, Any] | None, wanted: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Delete another job's parts where that is allowed.
+def _refuse_other(folder: Path, found: Mapping[str, Any] | None, wanted: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Nothing, where a folder may be deleted.
 
     Raises:
-        OutputError: It is not.
+        OutputError: It holds another job's parts that are not to be overwritten, or something else.
     """
     if not folder.is_dir() or (found is None and any(folder.iterdir())):
         raise OutputError(f"{folder} is in the way and no job's folder; move it, or choose another output")
@@ -196,7 +254,6 @@ def _clear(folder: Path, found: Mapping[str, Any] | None, wanted: Mapping[str, A
             f"{folder} holds the parts of another job (changed: {', '.join(changed)}); run with the former options to "
             "finish it, add --overwrite to start anew, or delete the folder"
         )
-    shutil.rmtree(folder)
 
 
 def write_text(path: Path, text: str) -> Path:

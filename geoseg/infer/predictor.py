@@ -1,32 +1,46 @@
-"""The network at work: raw tiles in, class probabilities out, on its device.
+"""The network at work: raw tiles in, class scores out, on its device.
 
-The only module of this room that knows torch. Raw numbers go to the device; casting, normalising, resampling and
-softmax happen there.
+The only module of this room that knows torch. On a GPU raw numbers cross the bus, and casting, normalising, resampling,
+softmax and blending happen there; on a CPU the same is done by loops of one pass each.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.fx.proxy import TraceError
 from torch.nn import functional
 
 from geoseg.errors import InputError, ModelFileError
-from geoseg.infer.blend import NO_NUMBER, Arrays
+from geoseg.infer.canvas import HOST, Arrays, Scores
+from geoseg.infer.kernels import standardize, thread_count
+from geoseg.infer.memory import peak_bytes_of
+from geoseg.infer.torch_arrays import TorchArrays
+from geoseg.infer.turns import TURNS, turned
 from geoseg.models.card import ModelCard
+from geoseg.models.file import load_model
+from geoseg.models.receptive import overlap_for, receptive_radius
+
+if TYPE_CHECKING:
+    from geoseg.infer.options import PredictOptions
 
 __all__ = [
     "ModelCard",
     "Precision",
+    "TorchModel",
     "TorchPredictor",
-    "arrays_on",
     "find_device",
     "find_precision",
     "model_digest",
@@ -35,16 +49,31 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
-BATCH_PX = {"cpu": 4 * 512**2, "cuda": 64 * 512**2}
-"""Pixels in one forward pass, where the user does not say."""
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-_HOST_TYPES = {np.uint8: torch.uint8, np.uint16: torch.uint16}
+LARGEST_BATCH_PX = {"cpu": 8 * 512**2, "cuda": 64 * 512**2}
+"""Pixels in one forward pass, at most, where the user does not say."""
+
+TRIAL_SHARE = 0.02
+"""Of the work that lies ahead, what looking for the best batch may cost."""
+
+FREE_SHARE = 0.8
+"""Of a GPU's free memory, what a batch may take."""
+
+PROBE_SHAPE = (64, 96)
+FOLD_TOLERANCE = 1e-3
+"""Of the largest logit, by how much folding batch norms may move one."""
+
+BETTER = 1.03
+"""A larger batch is taken when it is faster by this factor: it also takes more memory."""
 
 
 class TorchPredictor:
     """A network and what its input needs, on one device.
+
+    It can be pickled: the network travels in the memory of the CPU, and goes to the device where it arrives.
 
     Attributes:
         classes: How many classes the network gives.
@@ -63,16 +92,37 @@ class TorchPredictor:
         batch_tiles: int = 1,
         device: str = "auto",
         precision: Precision = "auto",
+        compiled: bool = False,
+        turns: str = "none",
     ) -> None:
+        if turns not in TURNS:
+            raise InputError(f"tta '{turns}' is unknown; known are {', '.join(TURNS)}")
         self.classes = classes
         self.batch_tiles = batch_tiles
+        self.turns = turns
+        self._given = (network, mean, std, device, precision, compiled)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Put everything on the device."""
+        network, mean, std, device, precision, compiled = self._given
         self.device = find_device(device)
         self.precision = find_precision(precision, self.device)
-        self._network = network
+        self._mean, self._std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+        self._work: Callable[[Tensor], Tensor] = network
         if isinstance(network, nn.Module):
-            self._network = network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=self.device)[:, None, None]
-        self._std = torch.tensor(std, dtype=torch.float32, device=self.device)[:, None, None]
+            self._work = _ready(network, self.device, bands=len(mean), compiled=compiled)
+
+    def __getstate__(self) -> dict[str, Any]:
+        network, *options = self._given
+        if isinstance(network, nn.Module):
+            network = network.cpu()
+        return {"classes": self.classes, "batch_tiles": self.batch_tiles, "turns": self.turns,
+                "_given": (network, *options)}  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._settle()
 
     @classmethod
     def from_card(
@@ -80,48 +130,119 @@ class TorchPredictor:
         network: nn.Module,
         card: ModelCard,
         *,
-        tile_shape: tuple[int, int],
         batch: int | None = None,
         device: str = "auto",
         precision: Precision = "auto",
+        compiled: bool = False,
+        turns: str = "none",
     ) -> TorchPredictor:
         """A predictor for a model file's network.
 
         Args:
             network: The network.
             card: What the model file says of it.
-            tile_shape: Rows and columns that the network sees.
-            batch: Tiles in one forward pass; by default as many as make about a megapixel on a CPU, 16 on a GPU.
+            batch: Tiles in one forward pass; by default one until `fit_batch` finds a better number.
             device: `auto`, `cpu`, `cuda` or `cuda:1`.
-            precision: `auto` is bf16 on a GPU and fp32 elsewhere.
+            precision: `auto` is bf16 where the device computes with it, and fp32 elsewhere.
+            compiled: Whether `torch.compile` makes the network faster, which takes a minute first.
+            turns: A name in `TURNS`: test-time augmentation.
 
         Raises:
             InputError: The device is unknown or absent, or the batch is below one.
         """
         if batch is not None and batch < 1:
             raise InputError(f"batch of {batch} tiles: needed is 1 or more")
-        fitting = max(1, BATCH_PX[find_device(device).type] // (tile_shape[0] * tile_shape[1]))
         return cls(
-            network,
-            mean=tuple(band.mean for band in card.bands),
-            std=tuple(band.std for band in card.bands),
-            classes=len(card.legend),
-            batch_tiles=batch or fitting,
-            device=device,
-            precision=precision,
-        )
+            network, mean=tuple(band.mean for band in card.bands), std=tuple(band.std for band in card.bands),
+            classes=len(card.legend), batch_tiles=batch or 1, device=device, precision=precision, compiled=compiled,
+            turns=turns,
+        )  # fmt: skip
+
+    @property
+    def model_bytes(self) -> int:
+        """The network's weights twice: as given, and ready for the device."""
+        network = self._given[0]
+        if not isinstance(network, nn.Module):
+            return 0
+        return 2 * sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
 
     @property
     def arrays(self) -> Arrays:
-        """Torch on the predictor's device."""
-        return arrays_on(self.device)
+        """Memory of the CPU, or torch on the predictor's device."""
+        return HOST if self.device.type == "cpu" else TorchArrays(self.device)
 
-    def probabilities(self, pixels: NDArray[Any], valid: NDArray[np.bool_], *, model_shape: tuple[int, int]) -> Tensor:
-        """Class probabilities `(tile, class, row, col)`, float32, on the device.
+    @property
+    def readers(self) -> int:
+        """One beside a network on the CPU, else most cores."""
+        return 1 if self.device.type == "cpu" else max(1, min(8, thread_count() - 2))
+
+    def fit_batch(self, *, model_shape: tuple[int, int], tiles: int, memory_bytes: int, search: bool = True) -> int:
+        """Choose `batch_tiles` by a short trial; returns the bytes of memory that a batch takes on the host.
 
         Args:
-            pixels: `(tile, band, row, col)` as read, any real dtype.
-            valid: `(tile, row, col)`, True where a pixel is usable; the network sees 0 elsewhere.
+            model_shape: Rows and columns at which the network sees a tile.
+            tiles: How many tiles lie ahead: the trial may cost a small share of them.
+            memory_bytes: Memory of the host that a batch may take.
+            search: Whether to look for a batch, or only measure the one there is.
+
+        Raises:
+            InputError: A single tile does not fit; the message says what it takes.
+        """
+        if self.device.type == "cuda":
+            return self._fit_on_gpu(model_shape, search=search)
+        one = peak_bytes_of(lambda: self._try(model_shape, self.batch_tiles)) // self.batch_tiles
+        if search:
+            handy = LARGEST_BATCH_PX["cpu"] // (model_shape[0] * model_shape[1])
+            largest = max(1, min(handy, tiles, memory_bytes // max(one, 1)))
+            self.batch_tiles = self._fastest(model_shape, tiles=tiles, largest=largest)
+        return one * self.batch_tiles
+
+    def _fastest(self, model_shape: tuple[int, int], *, tiles: int, largest: int) -> int:
+        """The batch that is fastest, the smaller where there is little between them."""
+        best, seconds, spent = 1, self._try(model_shape, 1), 0.0
+        allowed, batch = TRIAL_SHARE * tiles * seconds, 2
+        while batch <= largest and spent + 2 * batch * seconds <= allowed:
+            self._try(model_shape, batch)
+            found = self._try(model_shape, batch) / batch
+            spent += 2 * batch * found
+            if seconds < BETTER * found:
+                break
+            best, seconds, batch = batch, found, 2 * batch
+        logger.info("batches of %d tiles: %.3f s a tile", best, seconds)
+        return best
+
+    def _fit_on_gpu(self, model_shape: tuple[int, int], *, search: bool) -> int:
+        """Choose the batch that fills the GPU; returns the bytes of pinned memory."""
+        if search:
+            self._try(model_shape, 1)
+            before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._try(model_shape, 1)
+            one = max(torch.cuda.max_memory_allocated(self.device) - before, 1)
+            free = torch.cuda.mem_get_info(self.device)[0]
+            largest = max(1, LARGEST_BATCH_PX["cuda"] // (model_shape[0] * model_shape[1]))
+            self.batch_tiles = max(1, min(largest, int(FREE_SHARE * free) // one))
+        return self.batch_tiles * model_shape[0] * model_shape[1] * len(self._mean) * 8
+
+    def _try(self, model_shape: tuple[int, int], batch: int) -> float:
+        """Seconds of one forward pass over `batch` tiles of noise."""
+        tile = np.random.default_rng(0).normal(size=(len(self._mean), *model_shape)).astype(np.float32)
+        usable = np.ones(model_shape, np.bool_)
+        start = time.perf_counter()
+        found = self.scores([tile] * batch, [usable] * batch, model_shape=model_shape)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        del found
+        return time.perf_counter() - start
+
+    def scores(
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
+    ) -> Scores:
+        """Class scores of tiles of one size, on the device.
+
+        Args:
+            tiles: `(band, row, col)` each, as read, any real dtype.
+            valid: `(row, col)` each, True where a pixel is usable; the network sees 0 elsewhere.
             model_shape: Rows and columns at which the network sees the tile.
 
         Raises:
@@ -129,57 +250,70 @@ class TorchPredictor:
             ModelFileError: The network's output does not fit the legend.
         """
         try:
-            return self._forward(pixels, valid, model_shape)
+            return self._forward(tiles, valid, model_shape)
         except torch.OutOfMemoryError as error:
-            half = len(pixels) // 2
+            half = len(tiles) // 2
             if not half:
                 raise InputError(
                     f"{self.device} has too little memory for one tile of {model_shape[0]} x {model_shape[1]} pixels; "
                     "choose a smaller --tile-px, --precision bf16, or --device cpu"
                 ) from error
         torch.cuda.empty_cache()
-        self.batch_tiles = max(1, self.batch_tiles // 2)
+        self.batch_tiles = max(1, min(self.batch_tiles, len(tiles)) // 2)
         logger.warning("%s is out of memory; going on with %d tiles at once", self.device, self.batch_tiles)
-        parts = [(pixels[:half], valid[:half]), (pixels[half:], valid[half:])]
-        return torch.cat([self.probabilities(*part, model_shape=model_shape) for part in parts])
+        parts = [
+            self.scores(tiles[part], valid[part], model_shape=model_shape) for part in (slice(half), slice(half, None))
+        ]
+        join = np.concatenate if self.device.type == "cpu" else torch.cat
+        return Scores(join([part.values for part in parts]), parts[0].logits)
 
     @torch.inference_mode()
-    def _forward(self, pixels: NDArray[Any], valid: NDArray[np.bool_], model_shape: tuple[int, int]) -> Tensor:
-        shape = pixels.shape[2:]
-        image = torch.from_numpy(pixels).to(self.device).to(torch.float32)
-        usable = torch.from_numpy(valid).to(self.device)[:, None]
-        image = torch.where(usable, (image - self._mean) / self._std, 0.0)
-        image = resize(image, model_shape).contiguous(memory_format=torch.channels_last)
+    def _forward(
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], model_shape: tuple[int, int]
+    ) -> Scores:
+        shape = tiles[0].shape[1:]
+        image = resize(self._input(tiles, valid), model_shape).contiguous(memory_format=torch.channels_last)
+        found, logits = self._of_turns(image)
+        if shape != tuple(model_shape):
+            found, logits = resize(_softmax(found) if logits else found, shape), False
+        if self.device.type != "cpu":
+            return Scores(found, logits)
+        ordered = found.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+        return Scores(ordered.numpy(), logits)
+
+    def _input(self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]]) -> Tensor:
+        """Normalised tiles `(tile, band, row, col)` on the device."""
+        if self.device.type == "cpu":
+            return torch.from_numpy(standardize(tiles, valid, mean=self._mean, std=self._std)).permute(0, 3, 1, 2)
+        image = _to_gpu(tiles, self.device).to(torch.float32)
+        mean, std = (torch.from_numpy(part).to(self.device)[:, None, None] for part in (self._mean, self._std))
+        return torch.where(_to_gpu(valid, self.device)[:, None], (image - mean) / std, 0.0)
+
+    def _of_turns(self, image: Tensor) -> tuple[Tensor, bool]:
+        """Logits of the image; with turns the mean of the probabilities of all, turned back."""
+        if self.turns == "none":
+            return self._logits(image), True
+        total: Tensor | None = None
+        for turn in TURNS[self.turns]:
+            seen = turned(image, turn).contiguous(memory_format=torch.channels_last)
+            found = turned(_softmax(self._logits(seen)), turn, back=True)
+            total = found if total is None else total + found
+        return cast("Tensor", total) / len(TURNS[self.turns]), False
+
+    def _logits(self, image: Tensor) -> Tensor:
         with self._autocast():
-            logits = self._network(image)
-        if logits.shape[1:] != (self.classes, *model_shape):
+            logits = self._work(image)
+        wanted = (self.classes, *image.shape[2:])
+        if logits.shape[1:] != wanted:
             raise ModelFileError(
-                f"the network gives {tuple(logits.shape[1:])} (class, row, col) for a tile of {model_shape}, needed "
-                f"are {self.classes} classes at the same size"
+                f"the network gives {tuple(logits.shape[1:])} (class, row, col) for a tile of "
+                f"{tuple(image.shape[2:])}, needed are {self.classes} classes at the same size"
             )
-        return resize(logits.float().contiguous().softmax(dim=1), shape)
+        return logits.float()
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, torch.bfloat16)
-
-
-def arrays_on(device: torch.device) -> Arrays:
-    """Torch's arrays on a device."""
-    return Arrays(
-        zeros=lambda shape: torch.zeros(shape, dtype=torch.float32, device=device),
-        best=lambda scores: scores.max(dim=0),
-        percent=lambda scores: torch.where(scores.isnan(), NO_NUMBER, (scores * 100).round()),
-        to_device=lambda array: torch.from_numpy(array).to(device),
-        to_host=lambda array, dtype: array.to(_HOST_TYPES[dtype]).cpu().numpy(),
-    )
-
-
-def resize(planes: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """`planes` (n, band, row, col) at another size, bilinear; averaged over what falls together when it shrinks."""
-    if planes.shape[2:] == shape:
-        return planes
-    shrinks = planes.shape[2] > shape[0] or planes.shape[3] > shape[1]
-    return functional.interpolate(planes, size=shape, mode="bilinear", antialias=shrinks, align_corners=False)
+        half = _HALF.get(self.precision)
+        return nullcontext() if half is None else torch.autocast(self.device.type, half)
 
 
 def model_digest(network: nn.Module, card: ModelCard) -> str:
@@ -189,6 +323,91 @@ def model_digest(network: nn.Module, card: ModelCard) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TorchModel:
+    """A network of torch with its card, ready to map scenes."""
+
+    network: nn.Module
+    card: ModelCard
+
+    @classmethod
+    def load(cls, path: Path) -> TorchModel:
+        """The model of a file that `geoseg fit` wrote.
+
+        Raises:
+            MissingInputError: There is no such file.
+            ModelFileError: It is no geoseg model.
+        """
+        return cls(*load_model(path))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of weights and normalisation."""
+        return model_digest(self.network, self.card)
+
+    def predictor(self, options: PredictOptions) -> TorchPredictor:
+        """The network at work."""
+        return TorchPredictor.from_card(
+            self.network, self.card, batch=options.batch, device=options.device, precision=options.precision,
+            compiled=options.compiled, turns=options.tta,
+        )  # fmt: skip
+
+    def measured_overlap(self, *, tile_px: int) -> int:
+        """Twice the radius of the effective receptive field, at most half a tile."""
+        radius = receptive_radius(self.network, bands=len(self.card.bands))
+        logger.info("%s: pixels up to %d away sway a pixel's class", self.card.name, radius)
+        return overlap_for(radius, tile_px=tile_px)
+
+
+def _ready(network: nn.Module, device: torch.device, *, bands: int, compiled: bool) -> Callable[[Tensor], Tensor]:
+    """The network for inference on a device: batch norms folded into convolutions, in the layout that is fastest."""
+    found = folded(network.eval(), bands=bands).to(device).to(memory_format=torch.channels_last)
+    return cast("Callable[[Tensor], Tensor]", torch.compile(found, dynamic=False)) if compiled else found
+
+
+def folded(network: nn.Module, *, bands: int) -> nn.Module:
+    """The network with its batch norms folded into the convolutions before them, where that can be done; else itself.
+
+    The same function but for rounding, without the passes over memory; held against the network on a tile of noise.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
+    from torch.fx.experimental.optimization import fuse
+
+    noise = torch.randn(1, bands, *PROBE_SHAPE, generator=torch.Generator().manual_seed(0))
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            wanted, found = network.cpu()(noise), fuse(network)
+            seen = found(noise)
+    except (TraceError, TypeError, AttributeError, ValueError, RuntimeError, KeyError) as error:
+        # A network that decides by its input cannot be traced; it runs as it is.
+        logger.debug("batch norms are not folded: %s", error)
+        return network
+    same = torch.allclose(seen, wanted, rtol=FOLD_TOLERANCE, atol=FOLD_TOLERANCE * float(wanted.abs().max()))
+    return found if same else network
+
+
+def _to_gpu(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
+    """The arrays as one tensor on a GPU, by way of pinned memory."""
+    first = torch.from_numpy(arrays[0][:0])
+    stacked = torch.empty((len(arrays), *arrays[0].shape), dtype=first.dtype, pin_memory=device.type == "cuda")
+    np.stack(arrays, out=stacked.numpy())
+    return stacked.to(device, non_blocking=True)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return logits.contiguous().softmax(dim=1)
+
+
+def resize(planes: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`planes` (n, band, row, col) at another size, bilinear; averaged over what falls together when it shrinks."""
+    if tuple(planes.shape[2:]) == tuple(shape):
+        return planes
+    shrinks = planes.shape[2] > shape[0] or planes.shape[3] > shape[1]
+    return functional.interpolate(planes, size=shape, mode="bilinear", antialias=shrinks, align_corners=False)
 
 
 def find_device(name: str) -> torch.device:
@@ -203,21 +422,31 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"device '{name}' is unknown; known are auto, cpu, cuda, cuda:0, cuda:1, ...") from error
-    if device.type not in BATCH_PX:
+    if device.type not in LARGEST_BATCH_PX:
         raise InputError(f"device '{name}' is not served; known are auto, cpu, cuda, cuda:0, cuda:1, ...")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device '{name}' is not there: {torch.cuda.device_count()} GPUs found; use --device cpu")
     return device
 
 
-def find_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """The arithmetic to use: `auto` is bf16 on a GPU that has it, and fp32 elsewhere.
+def find_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """The arithmetic to use: `auto` is bf16 where the device computes with it, and fp32 elsewhere.
 
     Raises:
-        InputError: The name is unknown.
+        InputError: The name is unknown, or the device has no such arithmetic.
     """
-    if wanted not in ("auto", "fp32", "bf16"):
-        raise InputError(f"precision '{wanted}' is unknown; known are auto, fp32, bf16")
+    if wanted not in ("auto", "fp32", *_HALF):
+        raise InputError(f"precision '{wanted}' is unknown; known are auto, fp32, bf16, fp16")
+    if wanted == "fp16" and device.type != "cuda":
+        raise InputError(f"precision fp16 is for GPUs, the device is {device}; choose bf16 or fp32")
     if wanted == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if has_bf16(device) else "fp32"
     return wanted
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices of bf16 in hardware; elsewhere bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(check is not None and check() for check in checks)

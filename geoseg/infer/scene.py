@@ -1,91 +1,183 @@
-"""A model file's network over a whole scene: the library's side of `geoseg predict`."""
+"""Trained models over a whole scene: the library's side of `geoseg predict`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geoseg.infer.job import DEFAULT_MEMORY_BYTES, PredictResult, Progress, run_job
-from geoseg.infer.predictor import ModelCard, Precision, TorchPredictor, model_digest
-from geoseg.infer.scale import lattice_for, match_scene, scale_for
-from geoseg.io.combine import pick
+from geoseg.errors import InputError, LegendError
+from geoseg.infer.blocks import Member, Predictor, SceneTask
+from geoseg.infer.canvas import EACH_SCENE, RULES
+from geoseg.infer.ensemble import Ensemble
+from geoseg.infer.executors import EXECUTORS, Crew
+from geoseg.infer.job import Job, PredictResult, Progress, run_job
+from geoseg.infer.layers import chosen_layers
+from geoseg.infer.memory import resident_bytes
+from geoseg.infer.options import PredictOptions, TrainedModel
+from geoseg.infer.parts import Plan
+from geoseg.infer.plan import FIXED_BYTES, LIBRARIES_BYTES, cells_for
+from geoseg.infer.scale import Lattice, lattice_for, match_scene, scale_for
+from geoseg.infer.seams import check_seams
+from geoseg.io.combine import Mosaic, pick
+from geoseg.io.dates import newest_first
+from geoseg.io.regions import open_area
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from geoseg.models.card import ModelCard
     from geoseg.io.protocol import Source
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
-class PredictOptions:
-    """How to predict.
-
-    Attributes:
-        tile_px: The largest tile's side, in the model's pixels; None takes the model's.
-        overlap_px: Pixels that neighbouring tiles share, in the model's pixels; None takes the model's.
-        blend: A name in `BLENDS`.
-        batch: Tiles in one forward pass; None fits it to the device.
-        memory_bytes: The memory to stay within.
-        device: `auto`, `cpu`, `cuda` or `cuda:1`.
-        precision: `auto`, `fp32` or `bf16`.
-        native: Whether to keep the scene's own pixels where the model was trained on larger or smaller ones.
-        executor: A name in `EXECUTORS`.
-        overwrite: Whether existing outputs and another job's parts may be replaced.
-    """
-
-    tile_px: int | None = None
-    overlap_px: int | None = None
-    blend: str = "hann"
-    batch: int | None = None
-    memory_bytes: int = DEFAULT_MEMORY_BYTES
-    device: str = "auto"
-    precision: Precision = "auto"
-    native: bool = False
-    executor: str = "serial"
-    overwrite: bool = False
+SAME_GSD = 0.05
+"""Networks of an ensemble see one lattice of tiles; their sampling distances differ by no larger share."""
 
 
 def predict_scene(
     source: Source,
     *,
-    network: nn.Module,
-    card: ModelCard,
+    models: Sequence[TrainedModel],
     out: Path,
     options: PredictOptions | None = None,
     progress: Progress | None = None,
 ) -> PredictResult:
-    """Map a scene with a model: the class map, its confidence, a QGIS style and a STAC Item.
+    """Map a scene: the class map, its confidence, other layers, a QGIS style and a STAC Item.
 
     Args:
-        source: The scene, with the model's bands among its own.
-        network: The model's network.
-        card: What the model file says of it.
+        source: The scene, with the models' bands among its own.
+        models: One trained model, or several of the same classes whose probabilities are averaged.
         out: The class map to write; the other outputs stand beside it.
         options: How to predict.
         progress: Told the pixels done and the pixels in all.
 
     Raises:
-        BandError: The scene lacks a band of the model.
+        BandError: The scene lacks a band of a model.
         GridError: The scene's pixels are far from those the model was trained on.
+        LegendError: The models have different classes.
         GeosegError: Something else about the input or the output has to be mended.
     """
     chosen = options or PredictOptions()
-    order = match_scene(source, card.band_names)
-    bands = pick(source, order, [source.bands[position] for position in order])
-    lattice = lattice_for(
-        (source.geobox.shape[0], source.geobox.shape[1]),
-        tile_px=card.tile_px if chosen.tile_px is None else chosen.tile_px,
-        overlap_px=card.overlap_px if chosen.overlap_px is None else chosen.overlap_px,
-        scale=(1.0, 1.0) if chosen.native else scale_for(source.geobox, card.gsd_m),
+    if chosen.rule not in RULES:
+        raise InputError(f"rule '{chosen.rule}' is unknown; known are {', '.join(RULES)}")
+    crew = _crew(chosen.crew)
+    cards = [model.card for model in models]
+    _check_together(cards)
+    names = list(dict.fromkeys(name.lower() for card in cards for name in card.band_names))
+    bands = _ruled(_picked(source, cards, names), chosen.rule)
+    lattice = _lattice(bands, models, chosen)
+    area = None if chosen.area is None else open_area(chosen.area, bands.geobox)
+    layers = chosen_layers(chosen.layers)
+    predictor = _together([model.predictor(chosen) for model in models], cards, names)
+    task = SceneTask(
+        bands, predictor, cards[0].legend, lattice.tiling, lattice.model_shape, chosen.blend, layers,
+        members=_members(bands, chosen.rule), rule=chosen.rule, area=area, on_error=chosen.on_error,
+    )  # fmt: skip
+    about = {
+        "name": " + ".join(card.name for card in cards), "sha256": " ".join(model.digest for model in models),
+        "precision": getattr(predictor, "precision", "fp32"), "tta": chosen.tta,
+    }  # fmt: skip
+    job = Job(
+        task, out, lambda: _plan(task, chosen, workers=crew.devices), crew=crew, model=about,
+        overwrite=chosen.overwrite,
+    )  # fmt: skip
+    result = run_job(job, progress=progress)
+    return replace(result, seams=check_seams(result.class_map, lattice.tiling)) if chosen.seams else result
+
+
+def _crew(wanted: Crew) -> Crew:
+    """Who does the work, checked, with `auto` made one engine or the other."""
+    if wanted.devices < 1:
+        raise InputError(f"devices of {wanted.devices}: needed is 1 or more")
+    if wanted.engine == "auto":
+        engine = "dask" if wanted.scheduler else "processes" if wanted.devices > 1 else "serial"
+        return replace(wanted, engine=engine)
+    if wanted.engine not in EXECUTORS:
+        raise InputError(f"engine '{wanted.engine}' is unknown; known are auto, {', '.join(EXECUTORS)}")
+    if wanted.scheduler and wanted.engine != "dask":
+        raise InputError(f"a scheduler is for --engine dask, the engine is {wanted.engine}; leave one of them out")
+    return replace(wanted, devices=1) if wanted.engine == "serial" else wanted
+
+
+def _check_together(cards: Sequence[ModelCard]) -> None:
+    """Nothing, where the models' probabilities may be averaged."""
+    if not cards:
+        raise InputError("no model was given; needed is at least one model file")
+    first = cards[0]
+    for card in cards[1:]:
+        if card.legend != first.legend:
+            raise LegendError(
+                f"{first.name} has the classes {', '.join(first.legend.names)}, {card.name} has "
+                f"{', '.join(card.legend.names)}; models are averaged only over the same classes"
+            )
+        if any(abs(a - b) > SAME_GSD * b for a, b in zip(card.gsd_m, first.gsd_m, strict=True)):
+            raise InputError(
+                f"{first.name} was trained at {first.gsd_m[0]:g} m, {card.name} at {card.gsd_m[0]:g} m; "
+                "models are averaged only at one ground sampling distance"
+            )
+
+
+def _picked(source: Source, cards: Sequence[ModelCard], names: Sequence[str]) -> Source:
+    """The scene with the bands that any model takes."""
+    for card in cards:
+        match_scene(source, card.band_names)
+    order = match_scene(source, names)
+    return pick(source, order, [source.bands[position] for position in order])
+
+
+def _ruled(source: Source, rule: str) -> Source:
+    """The scene with its members in the order in which they win."""
+    if rule != "newest" or not isinstance(source, Mosaic):
+        return source
+    return replace(source, members=tuple(newest_first(source.members)), names=source.bands, grid=source.geobox)
+
+
+def _members(source: Source, rule: str) -> tuple[Member, ...]:
+    """The scenes that are predicted each on its own."""
+    if rule not in EACH_SCENE or not isinstance(source, Mosaic):
+        return ()
+    return tuple(Member(member, window) for member, window in source.placed)
+
+
+def _lattice(source: Source, models: Sequence[TrainedModel], options: PredictOptions) -> Lattice:
+    """The tiles over the scene; the log says which overlap was taken and why."""
+    cards = [model.card for model in models]
+    tile_px = min(card.tile_px for card in cards) if options.tile_px is None else options.tile_px
+    if options.overlap_px == "auto":
+        overlap_px = max(model.measured_overlap(tile_px=tile_px) for model in models)
+        logger.info("overlap of %d px, from the measured receptive field", overlap_px)
+    elif options.overlap_px is None:
+        overlap_px = max(card.overlap_px for card in cards)
+    else:
+        overlap_px = options.overlap_px
+    scale = (1.0, 1.0) if options.native else scale_for(source.geobox, cards[0].gsd_m)
+    shape = source.geobox.shape[0], source.geobox.shape[1]
+    return lattice_for(shape, tile_px=tile_px, overlap_px=overlap_px, scale=scale)
+
+
+def _together(predictors: Sequence[Predictor], cards: Sequence[ModelCard], names: Sequence[str]) -> Predictor:
+    """One predictor of the bands `names`."""
+    picks = tuple(tuple(names.index(name.lower()) for name in card.band_names) for card in cards)
+    if len(predictors) == 1:
+        return predictors[0]
+    return Ensemble(tuple(predictors), picks, min(predictor.batch_tiles for predictor in predictors))
+
+
+def _plan(task: SceneTask, options: PredictOptions, *, workers: int) -> Plan:
+    """The batch and the blocks that stay within the memory, which workers on this machine share.
+
+    Raises:
+        InputError: The memory does not hold a single tile.
+    """
+    sharing = 1 if options.crew.scheduler else workers
+    spent = min(resident_bytes(), LIBRARIES_BYTES + task.predictor.model_bytes) + FIXED_BYTES
+    free = options.memory_bytes // sharing - spent
+    batch_bytes = task.predictor.fit_batch(
+        model_shape=task.model_shape, tiles=task.tiling.count[0] * task.tiling.count[1],
+        memory_bytes=max(free, 0) // 2, search=options.batch is None,
+    )  # fmt: skip
+    cells = cells_for(
+        task, memory_bytes=options.memory_bytes, spent_bytes=spent + batch_bytes, workers=workers, sharing=sharing
     )
-    digest = model_digest(network, card)
-    predictor = TorchPredictor.from_card(
-        network, card, tile_shape=lattice.model_shape, batch=chosen.batch, device=chosen.device,
-        precision=chosen.precision,
-    )  # fmt: skip
-    return run_job(
-        bands, predictor=predictor, legend=card.legend, lattice=lattice, out=out, blend=chosen.blend,
-        memory_bytes=chosen.memory_bytes, executor=chosen.executor, overwrite=chosen.overwrite, progress=progress,
-        model={"name": card.name, "sha256": digest, "precision": predictor.precision},
-    )  # fmt: skip
+    return Plan(cells, task.predictor.batch_tiles)

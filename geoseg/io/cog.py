@@ -37,12 +37,46 @@ BLOCK_PX = 512
 # In bytes. GDAL fills its cache before it lets go of anything, and copying reads each tile once.
 CACHE_BYTES = 32 * 2**20
 LEGEND_TAG = "GEOSEG_LEGEND"
+PART_COMPRESSION: dict[str, Any] = {"compress": "deflate", "zlevel": 1}  # quick: a part is read once and deleted
 ALIGNED_PX = 1e-3
 
 _GDAL_TYPES = {
     "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
     "float32": "Float32", "float64": "Float64",
 }  # fmt: skip
+
+
+def encode_part(
+    pixels: NDArray[Any], *, geobox: GeoBox, nodata: float | None = None, tags: Mapping[str, str] | None = None
+) -> bytes:
+    """A small GeoTIFF with the pixels of one block.
+
+    It is made in memory, to be written by Python or sent to another machine: Python reports every failed write, GDAL
+    does not.
+
+    Args:
+        pixels: `(row, col)` or `(band, row, col)`.
+        geobox: Where they lie.
+        nodata: Declared nodata value.
+        tags: Metadata of the file, such as the job it belongs to.
+
+    Raises:
+        InputError: The pixels do not fit the geobox.
+    """
+    planes = pixels[None] if pixels.ndim == 2 else pixels
+    count, rows, cols = planes.shape
+    if (rows, cols) != tuple(geobox.shape):
+        raise InputError(f"pixels are {(rows, cols)} (row, col), the part's geobox is {tuple(geobox.shape)}")
+    profile: dict[str, Any] = {
+        "driver": "GTiff", "count": count, "height": rows, "width": cols, "dtype": planes.dtype, "nodata": nodata,
+        "transform": geobox.affine, "crs": None if geobox.crs is None else geobox.crs.to_wkt(), "tiled": True,
+        "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "interleave": "band", **PART_COMPRESSION,
+    }  # fmt: skip
+    with unplaced_is_fine(), rasterio.MemoryFile() as memory:
+        with memory.open(**profile) as file:
+            file.write(planes)
+            file.update_tags(**tags or {})
+        return bytes(memory.getbuffer())
 
 
 def write_part(
@@ -53,25 +87,22 @@ def write_part(
     nodata: float | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Path:
-    """The path of a small GeoTIFF with the pixels of one block; it appears complete or not at all.
-
-    Args:
-        path: The file to write; an existing one is replaced.
-        pixels: `(row, col)` or `(band, row, col)`.
-        geobox: Where they lie.
-        nodata: Declared nodata value.
-        tags: Metadata of the file, such as the job it belongs to.
+    """The path of a file with what `encode_part` gives; it appears complete or not at all.
 
     Raises:
         InputError: The pixels do not fit the geobox.
         OutputError: The file cannot be written.
     """
-    planes = pixels[None] if pixels.ndim == 2 else pixels
-    if planes.shape[1:] != tuple(geobox.shape):
-        raise InputError(f"pixels are {planes.shape[1:]} (row, col), the part's geobox is {tuple(geobox.shape)}")
-    # Encoded in memory first: Python reports every failed write, GDAL does not.
-    content = _encoded(planes, geobox=geobox, nodata=nodata, tags=tags or {})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(pixels):x}.tmp")
+    return write_bytes(path, encode_part(pixels, geobox=geobox, nodata=nodata, tags=tags))
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """The path of a file with that content; it appears complete or not at all.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(content):x}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -83,22 +114,6 @@ def write_part(
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def _encoded(
-    planes: NDArray[Any], *, geobox: GeoBox, nodata: float | None, tags: Mapping[str, str]
-) -> memoryview | bytes:
-    count, rows, cols = planes.shape
-    profile: dict[str, Any] = {
-        "driver": "GTiff", "count": count, "height": rows, "width": cols, "dtype": planes.dtype, "nodata": nodata,
-        "transform": geobox.affine, "crs": None if geobox.crs is None else geobox.crs.to_wkt(), "tiled": True,
-        "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "compress": "deflate", "zlevel": 1, "interleave": "band",
-    }  # fmt: skip
-    with unplaced_is_fine(), rasterio.MemoryFile() as memory:
-        with memory.open(**profile) as file:
-            file.write(planes)
-            file.update_tags(**tags)
-        return bytes(memory.getbuffer())
 
 
 def part_tags(path: Path) -> dict[str, str]:

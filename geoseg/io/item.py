@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +33,38 @@ SIDE_POINTS = 8  # a straight side on the map is a curve in longitude and latitu
 LARGEST_WIDTH_DEG = 180
 
 
+@dataclass(frozen=True, slots=True)
+class MapAsset:
+    """One raster of a map.
+
+    Attributes:
+        path: The file; it exists.
+        title: What it shows.
+        bands: One name a band.
+        classes: Whether it holds class ids, with the legend's nodata; else percent, with nodata 255.
+    """
+
+    path: Path
+    title: str
+    bands: tuple[str, ...]
+    classes: bool
+
+
 def map_item(
+    rasters: Mapping[str, MapAsset],
     *,
-    class_map: Path,
-    confidence: Path,
     style: Path,
     geobox: GeoBox,
     legend: Legend,
     created: str,
     tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The STAC Item of a class map and its confidence, as JSON values.
+    """The STAC Item of a class map and the layers beside it, as JSON values.
 
     Args:
-        class_map: The class map; it exists, and names the Item.
-        confidence: The confidence map, percent.
+        rasters: The rasters by the names of their assets; the class map, named `map`, names the Item.
         style: The QGIS style.
-        geobox: Where both maps lie.
+        geobox: Where all of them lie.
         legend: The classes.
         created: When the map was made, ISO 8601 in UTC.
         tags: Provenance, kept under `geoseg:` names.
@@ -59,7 +75,7 @@ def map_item(
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": list(EXTENSIONS),
-        "id": class_map.stem,
+        "id": rasters["map"].path.stem,
         "geometry": footprint,
         "properties": {
             "datetime": created,
@@ -71,8 +87,7 @@ def map_item(
         },
         "links": [],
         "assets": {
-            "map": _cog_asset(class_map, "Land-cover classes", ["data"], _class_bands(legend)),
-            "confidence": _cog_asset(confidence, "Confidence in percent", ["data"], _confidence_bands()),
+            **{name: _cog_asset(raster, legend) for name, raster in rasters.items()},
             "style": {
                 "href": f"./{style.name}", "title": "QGIS style", "type": "application/xml", "roles": ["metadata"],
                 **_file_facts(style),
@@ -137,12 +152,13 @@ def _projection(geobox: GeoBox) -> dict[str, Any]:
     return {"proj:code": None, "proj:wkt2": geobox.crs.to_wkt(), **found}
 
 
-def _cog_asset(path: Path, title: str, roles: list[str], bands: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"href": f"./{path.name}", "title": title, "type": COG_TYPE, "roles": roles, "bands": bands,
-            **_file_facts(path)}  # fmt: skip
+def _cog_asset(raster: MapAsset, legend: Legend) -> dict[str, Any]:
+    bands = _class_bands(legend, raster.bands[0]) if raster.classes else _percent_bands(raster.bands)
+    return {"href": f"./{raster.path.name}", "title": raster.title, "type": COG_TYPE, "roles": ["data"],
+            "bands": bands, **_file_facts(raster.path)}  # fmt: skip
 
 
-def _class_bands(legend: Legend) -> list[dict[str, Any]]:
+def _class_bands(legend: Legend, name: str) -> list[dict[str, Any]]:
     """Band 1 of a class map, with the fields of the classification extension."""
     classes = [
         {
@@ -155,7 +171,7 @@ def _class_bands(legend: Legend) -> list[dict[str, Any]]:
     ]
     classes.append({"value": legend.ignore, "name": "nodata", "title": "nodata", "nodata": True})
     return [
-        {"name": "class", "data_type": legend.dtype.name, "nodata": legend.ignore, "classification:classes": classes}
+        {"name": name, "data_type": legend.dtype.name, "nodata": legend.ignore, "classification:classes": classes}
     ]
 
 
@@ -164,8 +180,8 @@ def _short_name(name: str, class_id: int) -> str:
     return re.sub(r"[^0-9A-Za-z_-]+", "_", name).strip("_") or f"class_{class_id}"
 
 
-def _confidence_bands() -> list[dict[str, Any]]:
-    return [{"name": "confidence", "data_type": "uint8", "nodata": 255, "unit": "%"}]
+def _percent_bands(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{"name": name, "data_type": "uint8", "nodata": 255, "unit": "%"} for name in names]
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

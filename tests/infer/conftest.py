@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geoseg.infer.blend import NUMPY, Arrays
+from geoseg.infer.canvas import HOST, Arrays, HostArrays, Scores
 from geoseg.legend import Legend
 from geoseg.raster import Raster
 
@@ -50,15 +50,23 @@ class NumpyPredictor:
     classes: int = 3
     batch_tiles: int = 1
     tiles: int = 0
-    arrays: Arrays = NUMPY
+    arrays: Arrays = HOST
+    readers: int = 1
+    model_bytes: int = 0
 
-    def probabilities(
-        self, pixels: NDArray[Any], valid: NDArray[np.bool_], *, model_shape: tuple[int, int]
-    ) -> NDArray[np.float32]:
-        assert pixels.shape[2:] == model_shape
-        assert len(pixels) <= self.batch_tiles
-        self.tiles += len(pixels)
-        return np.stack([self.function(*tile) for tile in zip(pixels, valid, strict=True)])
+    def fit_batch(self, **_: Any) -> int:
+        return 0
+
+    def scores(
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
+    ) -> Scores:
+        assert all(tile.shape[1:] == model_shape for tile in tiles)
+        assert len(tiles) <= self.batch_tiles
+        self.tiles += len(tiles)
+        found = np.stack([self.function(*tile) for tile in zip(tiles, valid, strict=True)])
+        # In memory classes come last, on a device first.
+        ordered = np.moveaxis(found, 1, 3) if isinstance(self.arrays, HostArrays) else found
+        return Scores([self.arrays.to_device(np.ascontiguousarray(tile)) for tile in ordered], logits=False)
 
 
 def of_position(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

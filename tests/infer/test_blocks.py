@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from geoseg.errors import ModelFileError
 from geoseg.infer.blend import BLENDS, window
-from geoseg.infer.blocks import NO_CONFIDENCE, FinishedBlock, Predictor, SceneTask, plan_steps, run_blocks
+from geoseg.infer.blocks import FinishedBlock, Predictor, SceneTask, plan_steps, run_blocks
+from geoseg.infer.layers import NO_PERCENT
 from geoseg.infer.scale import lattice_for
 from geoseg.legend import Legend
 from geoseg.tiling import Tiling
@@ -36,7 +37,8 @@ def stitched(task: SceneTask, finished: list[FinishedBlock]) -> tuple[NDArray[An
     shape = task.source.geobox.shape
     classes, confidence = np.full(shape, 99, np.uint8), np.full(shape, 99, np.uint8)
     for item in finished:
-        classes[item.block.window.slices], confidence[item.block.window.slices] = item.classes, item.confidence
+        classes[item.block.window.slices] = item.layers["class"][0]
+        confidence[item.block.window.slices] = item.layers["confidence"][0]
     return classes, confidence
 
 
@@ -124,7 +126,7 @@ def test_the_map_is_the_one_of_brute_force(
     np.testing.assert_array_equal(classes[clear], wanted[clear])
     np.testing.assert_allclose(confidence[source.valid], 100 * ranked[-1][source.valid], atol=0.501)
     assert (classes[~source.valid] == LEGEND.ignore).all()
-    assert (confidence[~source.valid] == NO_CONFIDENCE).all()
+    assert (confidence[~source.valid] == NO_PERCENT).all()
     assert np.isin(classes[source.valid], [3, 7, 12]).all()
 
 
@@ -193,7 +195,7 @@ def test_a_scene_without_a_valid_pixel_is_nodata(scene: Callable[..., Any], posi
     classes, confidence = mapped(task_of(scene(90, 70, valid=np.zeros((90, 70), np.bool_)), predictor), (1, 1))
     assert predictor.tiles == 0
     assert (classes == LEGEND.ignore).all()
-    assert (confidence == NO_CONFIDENCE).all()
+    assert (confidence == NO_PERCENT).all()
 
 
 def test_down_a_strip_each_tile_is_predicted_and_each_row_read_once(
@@ -272,5 +274,5 @@ def test_ids_above_255_make_a_wider_map(scene: Callable[..., Any], positions: Ca
     task = task_of(scene(50, 50), positions())
     wide = SceneTask(task.source, task.predictor, legend, task.tiling, task.model_shape, "hann")
     (block,) = run_blocks(wide, wide.tiling.blocks(cells=(1, 1)))
-    assert block.classes.dtype == np.uint16
-    assert set(np.unique(block.classes)) <= {1, 300, 4000}
+    assert block.layers["class"].dtype == np.uint16
+    assert set(np.unique(block.layers["class"])) <= {1, 300, 4000}

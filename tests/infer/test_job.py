@@ -14,26 +14,45 @@ import rasterio
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError, ModelFileError, OutputError, OutputExistsError, ReadError
-from geoseg.infer import job
-from geoseg.infer.job import bytes_per_col, cells_for, run_job
+from geoseg.infer import plan
+from geoseg.infer.blocks import Member, SceneTask
+from geoseg.infer.executors import Crew
+from geoseg.infer.job import Job, PredictResult, run_job
+from geoseg.infer.parts import JobFolder, Plan
+from geoseg.infer.plan import bytes_per_col, cells_for, largest_overlap
 from geoseg.infer.scale import lattice_for
 from geoseg.legend import Legend
+from geoseg.tiling import Window
 
-Job = Callable[..., job.PredictResult]
+Run = Callable[..., PredictResult]
 
 
 @pytest.fixture
-def run(legend: Legend, monkeypatch: pytest.MonkeyPatch) -> Job:
+def run(legend: Legend, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a job of many small blocks."""
-    monkeypatch.setattr(job, "STRIP_PX", 100)
-    monkeypatch.setattr(job, "BLOCK_PX", 5000)
+    monkeypatch.setattr(plan, "STRIP_PX", 100)
+    monkeypatch.setattr(plan, "BLOCK_PX", 5000)
 
-    def start(source: Any, predictor: Any, out: Path, **options: Any) -> job.PredictResult:
-        lattice = lattice_for(source.geobox.shape, tile_px=64, overlap_px=16, scale=(1.0, 1.0))
-        options.setdefault("model", {"name": "fake", "sha256": "00"})
-        return run_job(source, predictor=predictor, legend=legend, lattice=lattice, out=out, **options)
+    def start(
+        source: Any, predictor: Any, out: Path, *, progress: Any = None, crew: Crew | None = None,
+        overwrite: bool = False, model: Any = None, **options: Any,
+    ) -> PredictResult:  # fmt: skip
+        task = task_of(source, predictor, legend, **options)
+        known = model or {"name": "fake", "sha256": "00"}
+        cut = Job(
+            task, out, lambda: Plan(cells_for(task, memory_bytes=10**9)), crew=crew or Crew(), model=known,
+            overwrite=overwrite,
+        )  # fmt: skip
+        return run_job(cut, progress=progress)
 
     return start
+
+
+def task_of(source: Any, predictor: Any, legend: Legend, **options: Any) -> SceneTask:
+    lattice = lattice_for(source.geobox.shape, tile_px=64, overlap_px=16, scale=(1.0, 1.0))
+    return SceneTask(
+        source, predictor, legend, lattice.tiling, lattice.model_shape, options.pop("blend", "hann"), **options
+    )
 
 
 def failing(predictor: Any, *, after: int, error: BaseException) -> Any:
@@ -55,7 +74,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_outputs_are_on_the_scenes_grid_and_complete(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, legend: Legend
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, legend: Legend
 ) -> None:
     valid = np.ones((230, 170), np.bool_)
     valid[100:140, :60] = False
@@ -84,11 +103,11 @@ def test_the_outputs_are_on_the_scenes_grid_and_complete(
 
 
 def test_memory_and_blocks_do_not_change_a_byte(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, found = scene(230, 170), []
     for number, strip in enumerate((48, 100, 5000)):
-        monkeypatch.setattr(job, "STRIP_PX", strip)
+        monkeypatch.setattr(plan, "STRIP_PX", strip)
         run(source, positions(), tmp_path / str(number) / "map.tif")
         found.append(contents(tmp_path / str(number)))
     assert found[0] == found[1] == found[2]
@@ -98,7 +117,7 @@ def test_memory_and_blocks_do_not_change_a_byte(
     ("after", "kind"), [(5, KeyboardInterrupt), (9, ReadError), (14, KeyboardInterrupt), (18, ZeroDivisionError)]
 )
 def test_a_job_that_was_stopped_carries_on_to_the_same_bytes(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, *, after: int, kind: Any
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, *, after: int, kind: Any
 ) -> None:
     source = scene(230, 170)
     whole = run(source, positions(), tmp_path / "whole" / "map.tif")
@@ -114,14 +133,14 @@ def test_a_job_that_was_stopped_carries_on_to_the_same_bytes(
 
 
 def test_an_error_after_finished_blocks_says_how_to_go_on(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
 ) -> None:
     with pytest.raises(ReadError, match=r"broken; \d+ of 10 blocks are kept in .*map.tif.parts: run the same again"):
         run(scene(230, 170), failing(positions(), after=14, error=ReadError("broken")), tmp_path / "map.tif")
 
 
 def test_an_interruption_is_said_in_the_log(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(scene(230, 170), failing(positions(), after=14, error=KeyboardInterrupt()), tmp_path / "map.tif")
@@ -131,7 +150,7 @@ def test_an_interruption_is_said_in_the_log(
 
 @pytest.mark.parametrize("error", [ReadError("broken"), KeyboardInterrupt(), ZeroDivisionError()])
 def test_nothing_is_left_where_no_block_was_finished(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, error: BaseException
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, error: BaseException
 ) -> None:
     with pytest.raises(type(error)):
         run(scene(230, 170), failing(positions(), after=0, error=error), tmp_path / "new" / "folder" / "map.tif")
@@ -139,7 +158,7 @@ def test_nothing_is_left_where_no_block_was_finished(
 
 
 def test_nan_is_never_written(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
 ) -> None:
     predictor = positions()
     predictor.function = lambda _, valid: np.full((3, *valid.shape), np.nan, np.float32)
@@ -153,7 +172,7 @@ def test_nan_is_never_written(
     [({"blend": "flat"}, "blend"), ({"model": {"name": "other", "sha256": "11"}}, "model")],
 )
 def test_parts_of_another_job_are_refused_and_overwritten_on_request(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, *, options: Any, changed: str
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, *, options: Any, changed: str
 ) -> None:
     source, out = scene(230, 170), tmp_path / "map.tif"
     with pytest.raises(ReadError):
@@ -168,7 +187,7 @@ def test_parts_of_another_job_are_refused_and_overwritten_on_request(
 
 
 def test_a_changed_scene_is_another_job(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "map.tif"
     with pytest.raises(ReadError):
@@ -179,7 +198,7 @@ def test_a_changed_scene_is_another_job(
 
 @pytest.mark.parametrize("name", ["map.tif", "map.confidence.tif", "map.qml", "map.stac.json"])
 def test_existing_outputs_are_refused_before_any_work(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, name: str
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_text("mine")
     predictor = positions()
@@ -192,7 +211,7 @@ def test_existing_outputs_are_refused_before_any_work(
 
 
 def test_an_old_maps_notes_do_not_stay_beside_the_new_one(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
 ) -> None:
     for name in ("map.tif.ovr", "map.confidence.tif.aux.xml"):
         (tmp_path / name).write_text("old")
@@ -201,7 +220,7 @@ def test_an_old_maps_notes_do_not_stay_beside_the_new_one(
 
 
 def test_the_input_is_never_the_output(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("memory.tif").write_text("a scene")
@@ -211,7 +230,7 @@ def test_the_input_is_never_the_output(
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     predictor = positions()
@@ -221,7 +240,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
 
 
 def test_something_foreign_in_the_place_of_the_parts_is_left_alone(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "map.tif.parts").mkdir()
     (tmp_path / "map.tif.parts" / "thesis.txt").write_text("precious")
@@ -231,44 +250,44 @@ def test_something_foreign_in_the_place_of_the_parts_is_left_alone(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"blend": "cosine"}, "known are hann"), ({"executor": "magic"}, "known are serial")]
+    ("options", "said"), [({"blend": "cosine"}, "known are hann"), ({"crew": Crew("magic")}, "known are serial")]
 )
 def test_unknown_names_list_the_known_ones(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, *, options: Any, said: str
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, *, options: Any, said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
         run(scene(64, 64), positions(), tmp_path / "map.tif", **options)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_map_is_a_tif(scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path) -> None:
+def test_the_map_is_a_tif(scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must end in \.tif"):
         run(scene(64, 64), positions(), tmp_path / "map.png")
 
 
 def test_a_full_disk_keeps_finished_blocks(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out, written = scene(230, 170), tmp_path / "map.tif", []
-    real = job.write_part
+    real = JobFolder.keep
 
-    def full(path: Path, *args: Any, **options: Any) -> Path:
-        written.append(path)
-        if len(written) > 5:
-            raise OutputError(f"{path} cannot be written: No space left on device")
-        return real(path, *args, **options)
+    def full(self: JobFolder, encoded: Any) -> None:
+        written.append(encoded.block)
+        if len(written) > 2:
+            raise OutputError(f"{self.path} cannot be written: No space left on device")
+        real(self, encoded)
 
-    monkeypatch.setattr(job, "write_part", full)
+    monkeypatch.setattr(JobFolder, "keep", full)
     with pytest.raises(OutputError, match=r"No space left on device; 2 of 10 blocks are kept"):
         run(source, positions(), out)
     monkeypatch.undo()
-    monkeypatch.setattr(job, "STRIP_PX", 100)
+    monkeypatch.setattr(plan, "STRIP_PX", 100)
     assert run(source, positions(), out).resumed == 2
 
 
 @pytest.mark.parametrize("stop_at", ["map.confidence.tif", "map.tif"])
 def test_a_stop_while_the_outputs_are_put_in_place_is_mended(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     *, stop_at: str,
 ) -> None:  # fmt: skip
     source, out = scene(230, 170), tmp_path / "map.tif"
@@ -292,7 +311,7 @@ def test_a_stop_while_the_outputs_are_put_in_place_is_mended(
 
 
 def test_a_scene_without_valid_pixels_is_a_map_of_nodata_and_a_warning(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = run(scene(80, 60, valid=np.zeros((80, 60), np.bool_)), positions(), tmp_path / "map.tif")
     assert result.valid_px == 0
@@ -303,7 +322,7 @@ def test_a_scene_without_valid_pixels_is_a_map_of_nodata_and_a_warning(
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (30, 33)])
 def test_small_scenes(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, shape: tuple[int, int]
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, shape: tuple[int, int]
 ) -> None:
     result = run(scene(*shape), positions(), tmp_path / "map.tif")
     with rasterio.open(result.class_map) as file:
@@ -312,7 +331,7 @@ def test_small_scenes(
 
 
 def test_progress_reaches_the_end_and_starts_at_what_is_finished(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
 ) -> None:
     source, seen = scene(230, 170), []
     with pytest.raises(ReadError):
@@ -324,7 +343,7 @@ def test_progress_reaches_the_end_and_starts_at_what_is_finished(
 
 
 def test_the_stac_item_describes_the_files(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
 ) -> None:
     result = run(scene(80, 60), positions(), tmp_path / "map.tif")
     item = json.loads(result.item.read_text())
@@ -334,14 +353,14 @@ def test_the_stac_item_describes_the_files(
 
 
 def test_the_style_holds_the_classes(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, legend: Legend
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, legend: Legend
 ) -> None:
     result = run(scene(80, 60), positions(), tmp_path / "map.tif")
     assert Legend.from_qml(result.style.read_text()).names == legend.names
 
 
 def test_files_of_the_scene_stand_in_the_identity(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("memory.tif").write_text("first")
@@ -352,21 +371,48 @@ def test_files_of_the_scene_stand_in_the_identity(
         run(scene(230, 170), positions(), Path("map.tif"))
 
 
-def test_strips_are_as_wide_as_memory_allows_and_alike(scene: Callable[..., Any], legend: Legend) -> None:
-    tiling = lattice_for((20_000, 20_000), tile_px=512, overlap_px=64, scale=(1.0, 1.0)).tiling
-    cost = bytes_per_col(scene(8, 8), tiling, legend)
-    for memory in (200 * 10**6, 10**9, 64 * 10**9):
-        across = cells_for(tiling, cost, memory_bytes=memory)[1]
-        assert (across * tiling.cols.stride + tiling.cols.tile) * cost <= memory / 4
-        assert across * tiling.cols.stride <= job.STRIP_PX
-    narrow, wide = (cells_for(tiling, cost, memory_bytes=memory)[1] for memory in (200 * 10**6, 10**9))
-    assert narrow < wide
+def test_strips_are_as_wide_as_memory_allows(
+    scene: Callable[..., Any], positions: Callable[..., Any], legend: Legend
+) -> None:
+    task = large_task(scene, positions, legend)
+    widths = []
+    for memory in (50 * 10**6, 150 * 10**6, 10**9, 64 * 10**9):
+        down, across = cells_for(task, memory_bytes=memory)
+        assert (across * 448 + 512) * bytes_per_col(task, block_rows=down) <= memory
+        assert across * 448 <= plan.STRIP_PX
+        widths.append(across)
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1]
 
 
-def test_memory_below_a_tile_says_how_much_would_do(scene: Callable[..., Any], legend: Legend) -> None:
-    tiling = lattice_for((20_000, 20_000), tile_px=512, overlap_px=64, scale=(1.0, 1.0)).tiling
-    cost = bytes_per_col(scene(8, 8), tiling, legend)
-    with pytest.raises(InputError, match=r"needs (\d+) MB") as found:
-        cells_for(tiling, cost, memory_bytes=10**6)
-    needed = int(str(found.value).split()[-2])
-    assert cells_for(tiling, cost, memory_bytes=needed * 10**6)[1] == 1
+def large_task(scene: Callable[..., Any], positions: Callable[..., Any], legend: Legend) -> SceneTask:
+    lattice = lattice_for((20_000, 20_000), tile_px=512, overlap_px=64, scale=(1.0, 1.0))
+    return SceneTask(scene(8, 8), positions(), legend, lattice.tiling, lattice.model_shape, "hann")
+
+
+def test_memory_below_a_tile_says_how_much_would_do(
+    scene: Callable[..., Any], positions: Callable[..., Any], legend: Legend
+) -> None:
+    task = large_task(scene, positions, legend)
+    with pytest.raises(InputError, match=r"needs (\d+) MB; try --memory (\d+)MB") as found:
+        cells_for(task, memory_bytes=10**6, spent_bytes=700 * 10**6, sharing=2)
+    needed = int(str(found.value).split(" needs ")[1].split()[0])
+    assert cells_for(task, memory_bytes=needed * 10**6, spent_bytes=700 * 10**6, sharing=2) == (1, 1)
+
+
+@pytest.mark.parametrize(("workers", "rows"), [(1, 2), (2, 15), (8, 15), (40, 6)])
+def test_several_workers_get_long_blocks_and_none_goes_empty(
+    scene: Callable[..., Any], positions: Callable[..., Any], legend: Legend, workers: int, rows: int
+) -> None:
+    task = large_task(scene, positions, legend)  # 45 rows of tiles, 5 strips
+    down, across = cells_for(task, memory_bytes=10**10, workers=workers)
+    assert (down, across) == (rows, 9)
+    assert len(task.tiling.blocks(cells=(down, across))) >= workers
+
+
+@pytest.mark.parametrize(
+    ("windows", "most"), [([(0, 10)], 1), ([(0, 100), (300, 100)], 1), ([(0, 100), (150, 9), (120, 9)], 3), ([], 1)]
+)
+def test_scenes_under_one_row_of_tiles_are_counted(windows: list[tuple[int, int]], most: int) -> None:
+    members = [Member(None, Window(top, 0, rows, 5)) for top, rows in windows]  # type: ignore[arg-type]
+    assert largest_overlap(members, slack_px=32) == most

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from geoseg.errors import OutputError
-from geoseg.infer.parts import JobFolder, Outputs, file_stamps, folder_of, is_complete, paths_in
+from geoseg.infer.parts import JobFolder, Outputs, Plan, file_stamps, folder_of, is_complete, paths_in
 from geoseg.io.combine import BandStack, Mosaic
 from geoseg.io.gdal import GdalSource
 from geoseg.tiling import Block, Window
@@ -18,21 +18,24 @@ BLOCK = Block(7, Window(0, 0, 5, 5), 0)
 
 
 def claim(out: Path, *, overwrite: bool = False, **identity: Any) -> JobFolder:
-    return JobFolder.claim(out, identity=identity or {"a": 1}, cells=(2, 3), created="now", overwrite=overwrite)
+    return JobFolder.claim(
+        Outputs(out), identity=identity or {"a": 1}, plan=lambda: Plan((2, 3), 5), created="now", overwrite=overwrite
+    )
 
 
 def test_outputs_stand_beside_the_class_map() -> None:
     names = [path.name for path in Outputs(Path("runs/zion.v2.tif")).paths]
     assert names == ["zion.v2.tif", "zion.v2.confidence.tif", "zion.v2.qml", "zion.v2.stac.json"]
-    assert Outputs(Path("a/map.tif")).within(Path("b")).confidence == Path("b/map.confidence.tif")
+    assert Outputs(Path("a/map.tif")).within(Path("b")).layer("confidence") == Path("b/map.confidence.tif")
 
 
 def test_the_same_job_finds_its_folder_and_keeps_its_blocks(tmp_path: Path) -> None:
     first = claim(tmp_path / "map.tif", a=(1, 2), b={"c": None})
     again = JobFolder.claim(
-        tmp_path / "map.tif", identity={"b": {"c": None}, "a": [1, 2]}, cells=(9, 9), created="later", overwrite=False
-    )
-    assert (again.path, again.cells, again.created) == (first.path, (2, 3), "now")
+        Outputs(tmp_path / "map.tif"), identity={"b": {"c": None}, "a": [1, 2]}, plan=lambda: Plan((9, 9)),
+        created="later", overwrite=False,
+    )  # fmt: skip
+    assert (again.path, again.plan, again.created) == (first.path, Plan((2, 3), 5), "now")
 
 
 def test_a_block_is_finished_with_both_parts(tmp_path: Path) -> None:
@@ -57,7 +60,7 @@ def test_discarding_removes_what_was_made_and_nothing_else(tmp_path: Path) -> No
 
 def test_an_empty_folder_of_a_killed_start_is_taken_over(tmp_path: Path) -> None:
     folder_of(tmp_path / "map.tif").mkdir()
-    assert claim(tmp_path / "map.tif").cells == (2, 3)
+    assert claim(tmp_path / "map.tif").plan.cells == (2, 3)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 0}', "{broken"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.errors import InputError, ModelFileError
-from geoseg.infer.predictor import TorchPredictor, find_device, find_precision, model_digest, resize
+from geoseg.infer.predictor import TorchPredictor, find_device, find_precision, folded, has_bf16, model_digest, resize
+from geoseg.infer.turns import TURNS
 from geoseg.legend import Legend
+from geoseg.models.build import create_model
 from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.spec import ModelSpec
 
@@ -39,6 +42,16 @@ def predictor(network: Any, **options: Any) -> TorchPredictor:
     return TorchPredictor(network, mean=(10.0, 20.0), std=(2.0, 4.0), classes=2, device="cpu", **options)
 
 
+def probabilities(used: TorchPredictor, pixels: Any, valid: Any, *, model_shape: tuple[int, int] = (32, 32)) -> Any:
+    """Probabilities `(tile, class, row, col)` of what a predictor in memory gives."""
+    found = used.scores(pixels, valid, model_shape=model_shape)
+    planes = np.moveaxis(found.values, 3, 1)
+    if not found.logits:
+        return planes
+    scores = np.exp(planes.astype(np.float64) - planes.max(axis=1, keepdims=True))
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
 def tiles(count: int = 1, *, dtype: str = "uint16", side: int = 32) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     return rng.integers(0, 200, (count, 2, side, side)).astype(dtype), rng.random((count, side, side)) > 0.2
@@ -47,7 +60,7 @@ def tiles(count: int = 1, *, dtype: str = "uint16", side: int = 32) -> tuple[Any
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
 def test_raw_values_are_normalised_and_invalid_ones_are_zero(dtype: str) -> None:
     (pixels, valid), network = tiles(2, dtype=dtype), Spy()
-    predictor(network).probabilities(pixels, valid, model_shape=(32, 32))
+    predictor(network).scores(pixels, valid, model_shape=(32, 32))
     wanted = (pixels.astype(np.float64) - [[[10]], [[20]]]) / [[[2]], [[4]]]
     (seen,) = network.seen
     assert seen.dtype == torch.float32
@@ -57,23 +70,22 @@ def test_raw_values_are_normalised_and_invalid_ones_are_zero(dtype: str) -> None
 def test_nan_under_an_invalid_pixel_does_not_reach_the_network() -> None:
     (pixels, valid), network = tiles(dtype="float32"), Spy()
     pixels[:, :, ~valid[0]] = np.nan
-    predictor(network).probabilities(pixels, valid, model_shape=(32, 32))
+    predictor(network).scores(pixels, valid, model_shape=(32, 32))
     assert torch.isfinite(network.seen[0]).all()
 
 
 def test_probabilities_are_the_softmax_over_classes() -> None:
     pixels, valid = tiles(3)
-    found = predictor(Spy()).probabilities(pixels, np.ones_like(valid), model_shape=(32, 32)).numpy()
+    found = probabilities(predictor(Spy()), pixels, np.ones_like(valid))
     scores = np.exp((pixels.astype(np.float64) - [[[10]], [[20]]]) / [[[2]], [[4]]])
     np.testing.assert_allclose(found, scores / scores.sum(axis=1, keepdims=True), atol=1e-6)
-    assert found.dtype == np.float32
 
 
 def test_a_tile_is_resampled_for_the_network_and_back() -> None:
     network = Spy()
     row = np.broadcast_to(np.arange(64, dtype=np.float32)[:, None], (64, 64))
     pixels, valid = np.stack([row, -row])[None], np.ones((1, 64, 64), np.bool_)
-    found = predictor(network).probabilities(pixels, valid, model_shape=(32, 64))
+    found = probabilities(predictor(network), pixels, valid, model_shape=(32, 64))
     assert network.seen[0].shape == (1, 2, 32, 64)
     assert found.shape == (1, 2, 64, 64)
     # A ramp averaged over two rows lies half a row further down; the filter reaches past its ends.
@@ -90,15 +102,15 @@ def test_resizing_keeps_a_constant_and_does_nothing_at_the_same_size() -> None:
 def test_an_output_that_does_not_fit_is_an_error() -> None:
     pixels, valid = tiles()
     with pytest.raises(ModelFileError, match=r"gives \(1, 32, 32\).*2 classes"):
-        predictor(lambda image: image[:, :1]).probabilities(pixels, valid, model_shape=(32, 32))
+        predictor(lambda image: image[:, :1]).scores(pixels, valid, model_shape=(32, 32))
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     pixels, valid = tiles(5)
     small = predictor(Spy(fail_above=1), batch_tiles=5)
-    found = small.probabilities(pixels, valid, model_shape=(32, 32))
-    wanted = predictor(Spy()).probabilities(pixels, valid, model_shape=(32, 32))
-    assert torch.equal(found, wanted)
+    found = small.scores(pixels, valid, model_shape=(32, 32))
+    wanted = predictor(Spy()).scores(pixels, valid, model_shape=(32, 32))
+    np.testing.assert_array_equal(found.values, wanted.values)
     assert small.batch_tiles == 1
     assert "out of memory; going on" in caplog.text
 
@@ -106,36 +118,26 @@ def test_out_of_memory_halves_the_batch_and_goes_on(caplog: pytest.LogCaptureFix
 def test_a_tile_that_does_not_fit_is_one_line() -> None:
     pixels, valid = tiles(2)
     with pytest.raises(InputError, match="too little memory for one tile of 32 x 32 pixels; choose a smaller"):
-        predictor(Spy(fail_above=0)).probabilities(pixels, valid, model_shape=(32, 32))
+        predictor(Spy(fail_above=0)).scores(pixels, valid, model_shape=(32, 32))
 
 
 def test_bf16_is_close_to_fp32() -> None:
     torch.manual_seed(0)
     network = nn.Conv2d(2, 2, 3, padding=1)
     pixels, valid = tiles(2)
-    exact = predictor(network).probabilities(pixels, valid, model_shape=(32, 32))
-    rough = predictor(network, precision="bf16").probabilities(pixels, valid, model_shape=(32, 32))
-    assert rough.dtype == torch.float32
-    assert 0 < (exact - rough).abs().max() < 0.2
+    exact = probabilities(predictor(network), pixels, valid)
+    rough = probabilities(predictor(network, precision="bf16"), pixels, valid)
+    assert 0 < np.abs(exact - rough).max() < 0.2
 
 
 def test_the_network_is_in_evaluation_mode_and_keeps_no_gradients() -> None:
     network = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Dropout(0.5))
     pixels, valid = tiles()
     used = predictor(network.train())
-    first = used.probabilities(pixels, valid, model_shape=(32, 32))
+    first = used.scores(pixels, valid, model_shape=(32, 32))
     assert not network.training
-    assert not first.requires_grad
-    assert torch.equal(first, used.probabilities(pixels, valid, model_shape=(32, 32)))
-
-
-def test_arrays_of_the_device_add_up_outside_inference_mode() -> None:
-    pixels, valid = tiles()
-    used = predictor(Spy())
-    arrays = used.arrays
-    total = arrays.zeros((2, 32, 32))
-    total += used.probabilities(pixels, valid, model_shape=(32, 32))[0] * arrays.to_device(np.ones((32, 32), "f4"))
-    assert arrays.to_host(total.round(), np.uint8).dtype == np.uint8
+    again = used.scores(pixels, valid, model_shape=(32, 32))
+    np.testing.assert_array_equal(first.values, again.values)
 
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "meta", "cuda:99"])
@@ -144,8 +146,8 @@ def test_devices_that_are_not_there_are_refused(name: str) -> None:
         find_device(name)
 
 
-def test_the_cpu_is_fp32_by_default() -> None:
-    assert find_precision("auto", CPU) == "fp32"
+def test_the_cpu_takes_bf16_where_it_computes_with_it() -> None:
+    assert find_precision("auto", CPU) == ("bf16" if has_bf16(CPU) else "fp32")
     assert find_precision("bf16", CPU) == "bf16"
     with pytest.raises(InputError, match="known are auto, fp32, bf16"):
         find_precision("int4", CPU)  # type: ignore[arg-type]
@@ -166,18 +168,27 @@ def card() -> Callable[..., ModelCard]:
 
 def test_a_card_says_how_to_normalise_and_how_many_classes(card: Callable[..., ModelCard]) -> None:
     network = Spy()
-    used = TorchPredictor.from_card(network, card(), tile_shape=(512, 512), device="cpu")
+    used = TorchPredictor.from_card(network, card(), device="cpu")
     pixels, valid = tiles()
-    used.probabilities(pixels, np.ones_like(valid), model_shape=(32, 32))
+    used.scores(pixels, np.ones_like(valid), model_shape=(32, 32))
     np.testing.assert_allclose(network.seen[0][0, 1], (pixels[0, 1] - 3.0) / 4.0, rtol=1e-6)
-    assert (used.classes, used.batch_tiles) == (2, 4)
+    assert used.classes == 2
 
 
-def test_batches_follow_the_tiles_size_or_the_user(card: Callable[..., ModelCard]) -> None:
-    assert TorchPredictor.from_card(Spy(), card(), tile_shape=(2048, 2048), device="cpu").batch_tiles == 1
-    assert TorchPredictor.from_card(Spy(), card(), tile_shape=(512, 512), batch=7, device="cpu").batch_tiles == 7
+def test_a_batch_is_found_within_memory_and_a_given_one_is_kept(card: Callable[..., ModelCard]) -> None:
+    free = TorchPredictor.from_card(nn.Conv2d(2, 2, 3, padding=1), card(), device="cpu")
+    taken = free.fit_batch(model_shape=(256, 256), tiles=10_000, memory_bytes=10**9)
+    assert 1 <= free.batch_tiles <= 32
+    assert taken > 0
+    given = TorchPredictor.from_card(Spy(), card(), batch=7, device="cpu")
+    given.fit_batch(model_shape=(64, 64), tiles=10_000, memory_bytes=0, search=False)
+    assert given.batch_tiles == 7
+    tight = TorchPredictor.from_card(nn.Conv2d(2, 64, 3, padding=1), card(), device="cpu")
+    tight.classes = 64
+    tight.fit_batch(model_shape=(256, 256), tiles=10_000, memory_bytes=1)
+    assert tight.batch_tiles == 1
     with pytest.raises(InputError, match="batch of 0"):
-        TorchPredictor.from_card(Spy(), card(), tile_shape=(512, 512), batch=0, device="cpu")
+        TorchPredictor.from_card(Spy(), card(), batch=0, device="cpu")
 
 
 def test_the_digest_follows_weights_and_normalisation(card: Callable[..., ModelCard]) -> None:
@@ -186,3 +197,84 @@ def test_the_digest_follows_weights_and_normalisation(card: Callable[..., ModelC
     with torch.no_grad():
         network.weight += 1
     assert len(digests | {model_digest(network, card())}) == 3
+
+
+class Normed(nn.Module):
+    """Convolutions with batch norms, one of them behind a decision on the input where `deciding`."""
+
+    def __init__(self, *, deciding: bool = False) -> None:
+        super().__init__()
+        self.deciding = deciding
+        torch.manual_seed(5)
+        self.layers = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
+        for part in (self.layers[1].weight, self.layers[1].bias, self.layers[1].running_mean):
+            nn.init.normal_(part)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.deciding and image.mean() > 1e9:
+            return image
+        found: Tensor = self.layers(image)
+        return found
+
+
+def test_batch_norms_are_folded_into_the_same_function() -> None:
+    network = Normed().eval()
+    found = folded(network, bands=2)
+    assert not [module for module in found.modules() if isinstance(module, nn.BatchNorm2d)]
+    image = torch.randn(2, 2, 40, 50)
+    torch.testing.assert_close(found(image), network(image))
+
+
+def test_a_network_that_decides_by_its_input_runs_as_it_is() -> None:
+    network = Normed(deciding=True).eval()
+    assert folded(network, bands=2) is network
+
+
+def test_a_pickled_predictor_gives_the_same_bits() -> None:
+    used = predictor(Normed(), batch_tiles=3, turns="flips")
+    again = pickle.loads(pickle.dumps(used))  # noqa: S301
+    pixels, valid = tiles(2)
+    assert (again.batch_tiles, again.turns, again.precision) == (3, "flips", "fp32")
+    found, wanted = (item.scores(pixels, valid, model_shape=(32, 32)).values for item in (again, used))
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_bf16_maps_like_fp32() -> None:
+    torch.manual_seed(0)
+    network = create_model(ModelSpec(bands=2, classes=2, options={"decoder_channels": [64, 32, 16, 16, 8]}))
+    # Networks as they come out of training are sure of most pixels; one made at random is sure of none.
+    nn.init.normal_(network.segmentation_head[0].weight, std=3.0)
+    pixels, valid = tiles(2, side=128)
+    maps = [
+        probabilities(predictor(network, precision=name), pixels, valid, model_shape=(128, 128)).argmax(axis=1)
+        for name in ("fp32", "bf16")
+    ]
+    assert (maps[0] == maps[1]).mean() > 0.95
+
+
+@pytest.mark.parametrize(("turns", "count"), [("none", 1), ("flips", 4), ("all", 8)])
+def test_test_time_augmentation_is_the_mean_over_turns(turns: str, count: int) -> None:
+    pixels, valid = tiles(1, side=64)
+    pixels, valid = [pixels[0][:, :, :32]], [np.ones((64, 32), np.bool_)]
+    used = predictor(Normed(), turns=turns)
+    found = probabilities(used, pixels, valid, model_shape=(64, 32))
+    plain, wanted = predictor(Normed()), []
+    for rows, cols, swap in TURNS[turns]:
+        planes = pixels[0][:, :: -1 if rows else 1, :: -1 if cols else 1]
+        planes = planes.swapaxes(1, 2) if swap else planes
+        seen = probabilities(plain, [np.ascontiguousarray(planes)], [np.ones(planes.shape[1:], np.bool_)],
+                             model_shape=planes.shape[1:])[0]  # fmt: skip
+        seen = seen.swapaxes(1, 2) if swap else seen
+        wanted.append(seen[:, :: -1 if rows else 1, :: -1 if cols else 1])
+    assert len(wanted) == len({(part.tobytes()) for part in wanted}) == count
+    np.testing.assert_allclose(found[0], np.mean(wanted, axis=0), atol=1e-6)
+
+
+def test_unknown_turns_are_refused() -> None:
+    with pytest.raises(InputError, match="known are none, flips, all"):
+        predictor(Spy(), turns="twice")
+
+
+def test_fp16_is_for_gpus() -> None:
+    with pytest.raises(InputError, match="fp16 is for GPUs"):
+        find_precision("fp16", CPU)

@@ -14,8 +14,10 @@ from affine import Affine
 from torch import Tensor, nn
 
 from geoseg.errors import BandError, GridError, InputError
-from geoseg.infer import job
-from geoseg.infer.scene import PredictOptions, predict_scene
+from geoseg.infer import plan
+from geoseg.infer.options import PredictOptions
+from geoseg.infer.predictor import TorchModel
+from geoseg.infer.scene import predict_scene
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
 from geoseg.models.card import BandInfo, ModelCard
@@ -65,14 +67,14 @@ def read(path: Path) -> Any:
 
 @pytest.mark.parametrize("options", [
     {}, {"tile_px": 128, "overlap_px": 0}, {"tile_px": 32, "overlap_px": 16, "batch": 5}, {"tile_px": 512, "batch": 1},
-    {"blend": "triangle", "memory_bytes": 10**8}, {"blend": "flat", "tile_px": 96, "overlap_px": 48},
+    {"blend": "triangle", "memory_bytes": 3 * 10**9}, {"blend": "flat", "tile_px": 96, "overlap_px": 48},
 ])  # fmt: skip
 def test_bands_are_found_by_name_and_every_pixel_is_in_its_place(
     write: Callable[..., Path], tmp_path: Path, options: dict[str, Any]
 ) -> None:
     scene = write(150, 210)
     result = predict_scene(
-        open_source(scene), network=Position(), card=card_of("ROW", "col"), out=tmp_path / "map.tif",
+        open_source(scene), models=[TorchModel(Position(), card_of("ROW", "col"))], out=tmp_path / "map.tif",
         options=PredictOptions(**options),
     )  # fmt: skip
     row, col = np.indices((150, 210))
@@ -94,10 +96,10 @@ def test_a_network_maps_alike_for_any_blocks_and_batch(
     maps = []
     source = open_source(write(200, 260))
     for strip, batch in ((70, 1), (5000, 4)):
-        monkeypatch.setattr(job, "STRIP_PX", strip)
-        monkeypatch.setattr(job, "BLOCK_PX", strip * 70)
+        monkeypatch.setattr(plan, "STRIP_PX", strip)
+        monkeypatch.setattr(plan, "BLOCK_PX", strip * 70)
         result = predict_scene(
-            source, network=network, card=card_of("row", "col", std=100.0), out=tmp_path / f"{strip}.tif",
+            source, models=[TorchModel(network, card_of("row", "col", std=100.0))], out=tmp_path / f"{strip}.tif",
             options=PredictOptions(batch=batch),
         )  # fmt: skip
         maps.append(read(result.class_map))
@@ -122,7 +124,7 @@ def test_a_finer_scene_is_shown_at_the_models_resolution_and_mapped_at_its_own(
 ) -> None:
     source, network = open_source(write(400, 400, pixel_m=5.0)), Seen()
     card = card_of("row", gsd_m=10.0, std=100.0)
-    result = predict_scene(source, network=network, card=card, out=tmp_path / "map.tif")
+    result = predict_scene(source, models=[TorchModel(network, card)], out=tmp_path / "map.tif")
     assert max(size for sizes in network.sizes for size in sizes) <= 64
     assert result.geobox == source.geobox
     assert result.excess < 2.1
@@ -133,9 +135,9 @@ def test_a_finer_scene_is_shown_at_the_models_resolution_and_mapped_at_its_own(
 def test_native_keeps_the_scenes_pixels(write: Callable[..., Path], tmp_path: Path) -> None:
     source, card = open_source(write(64, 64, pixel_m=0.1)), card_of("row", "col")
     with pytest.raises(GridError, match="--native"):
-        predict_scene(source, network=Position(), card=card, out=tmp_path / "map.tif")
+        predict_scene(source, models=[TorchModel(Position(), card)], out=tmp_path / "map.tif")
     options = PredictOptions(native=True)
-    result = predict_scene(source, network=Position(), card=card, out=tmp_path / "map.tif", options=options)
+    result = predict_scene(source, models=[TorchModel(Position(), card)], out=tmp_path / "map.tif", options=options)
     assert read(result.class_map)[40, 50] == [3, 7, 12][(7 * 40 + 3 * 50) % 3]
 
 
@@ -155,7 +157,7 @@ def test_what_does_not_fit_is_said_and_nothing_is_left(
     source = open_source(write(150, 150))
     with pytest.raises(error, match=said):
         predict_scene(
-            source, network=Position(), card=card, out=tmp_path / "map.tif", options=PredictOptions(**options)
+            source, models=[TorchModel(Position(), card)], out=tmp_path / "map.tif", options=PredictOptions(**options)
         )
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
@@ -166,7 +168,9 @@ def test_a_damaged_scene_fails_in_one_line_and_leaves_nothing(write: Callable[..
     content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)
     scene.write_bytes(content)
     with pytest.raises(OSError, match=r"scene\.tif cannot be read at rows"):
-        predict_scene(open_source(scene), network=Position(), card=card_of("row", "col"), out=tmp_path / "map.tif")
+        predict_scene(
+            open_source(scene), models=[TorchModel(Position(), card_of("row", "col"))], out=tmp_path / "map.tif"
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
@@ -175,7 +179,7 @@ def test_a_real_scene_is_mapped_whole(shared_data: Path, tmp_path: Path) -> None
     torch.manual_seed(0)
     card = card_of(*source.bands, gsd_m=30.0, std=5000.0, tile_px=512, overlap_px=64)
     network = nn.Conv2d(4, 3, 1)
-    result = predict_scene(source, network=network, card=card, out=tmp_path / "map.tif")
+    result = predict_scene(source, models=[TorchModel(network, card)], out=tmp_path / "map.tif")
     valid = source.read(source.geobox).valid
     assert ((read(result.class_map) != LEGEND.ignore) == valid).all()
     assert result.valid_px == valid.sum()

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry import Point, Polygon
 
 from geoseg.errors import OutputError
-from geoseg.io.item import map_item, write_item
+from geoseg.io.item import MapAsset, map_item, write_item
 from geoseg.legend import Legend
 
 LEGEND = Legend.from_dict({3: "water", 7: "crops (arable)", 12: {"name": "лес", "color": "#1F6b35"}})
@@ -30,7 +30,12 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 def item_of(files: dict[str, Path], geobox: GeoBox = UTM, **options: Any) -> dict[str, Any]:
-    return map_item(**files, geobox=geobox, legend=LEGEND, created="2026-01-02T03:04:05Z", **options)
+    rasters = {
+        "map": MapAsset(files["class_map"], "Land-cover classes", ("class",), classes=True),
+        "confidence": MapAsset(files["confidence"], "Confidence in percent", ("confidence",), classes=False),
+    }
+    options = {"created": "2026-01-02T03:04:05Z", **options}
+    return map_item(rasters, style=files["style"], geobox=geobox, legend=LEGEND, **options)
 
 
 def test_what_stac_asks_of_every_item(files: dict[str, Path]) -> None:

@@ -40,7 +40,7 @@ def outcome(scene: str, folder: Path) -> str:
     """`map`, `refused: ...`, or what went wrong."""
     out = folder / "map.tif"
     try:
-        geoseg.predict(scene, model=model_for(scene, folder), out=out, memory="500MB", overwrite=True)
+        geoseg.predict(scene, model=model_for(scene, folder), out=out, memory="2GB", overwrite=True)
     except geoseg.GeosegError as error:
         left = [path.name for path in folder.iterdir() if path.name.startswith("map")]
         return f"left behind: {left}" if left else f"refused: {error}"

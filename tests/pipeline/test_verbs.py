@@ -70,7 +70,7 @@ def test_the_command_line_goes_the_same_way(
     model: Path, write_scene: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene, out = str(write_scene()), str(tmp_path / "map.tif")
-    assert main(["predict", scene, "--model", str(model), "--out", out, "--memory", "1GB"]) == 0
+    assert main(["predict", scene, "--model", str(model), "--out", out, "--memory", "3GB"]) == 0
     assert main(["vectorize", out, "--out", str(tmp_path / "map.shp"), "--min-area-m2", "500"]) == 0
     assert main(["assess", out, "--reference", out]) == 0
     assert "Overall accuracy 1.000" in capsys.readouterr().out

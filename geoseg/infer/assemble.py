@@ -1,0 +1,64 @@
+"""From parts to outputs: one COG a layer, the QGIS style and the STAC Item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import geoseg
+from geoseg.errors import OutputError
+from geoseg.infer.blocks import SceneTask
+from geoseg.infer.parts import JobFolder, Outputs, paths_in, write_text
+from geoseg.infer.reading import Unread
+from geoseg.io.cog import write_cog
+from geoseg.io.item import MapAsset, map_item, write_item
+from geoseg.tiling import Block
+
+
+def assemble(
+    task: SceneTask, blocks: Sequence[Block], folder: JobFolder, outputs: Outputs, *, model: Mapping[str, str],
+    unread: Sequence[Unread],
+) -> None:  # fmt: skip
+    """Put all outputs together in the job's folder, to be moved from there.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    legend, geobox, tags = task.legend, task.source.geobox, _tags(task, model)
+    try:
+        staged = outputs.within(folder.stage())
+        for layer in task.layers:
+            write_cog(
+                [folder.part(block, layer.name) for block in blocks], staged.layer(layer.name), geobox=geobox,
+                dtype=layer.dtype(legend), nodata=layer.nodata(legend), resampling=layer.resampling, tags=tags,
+                legend=legend if layer.kind == "class" else None, band_names=layer.bands(legend),
+            )  # fmt: skip
+        write_text(staged.style, legend.to_qml())
+        assets = {
+            "map" if layer.name == "class" else layer.name: MapAsset(
+                staged.layer(layer.name), layer.title, layer.bands(legend), classes=layer.kind == "class"
+            )
+            for layer in task.layers
+        }
+        item = map_item(assets, style=staged.style, geobox=geobox, legend=legend, created=folder.created, tags=tags)
+        if unread:
+            item["properties"]["geoseg:unread"] = [entry.to_list() for entry in unread]
+        write_item(staged.item, item)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{outputs.class_map} cannot be put together: {error.strerror or error}") from error
+
+
+def _tags(task: SceneTask, model: Mapping[str, str]) -> dict[str, str]:
+    """Where the map comes from. No time: the same job gives the same bytes; the STAC Item says when."""
+    tiling = task.tiling
+    own = {
+        "GEOSEG_VERSION": geoseg.__version__,
+        "GEOSEG_SOURCES": ", ".join(paths_in(task.source)),
+        "GEOSEG_BANDS": ", ".join(task.source.bands),
+        "GEOSEG_TILE_PX": f"{tiling.rows.tile} {tiling.cols.tile}",
+        "GEOSEG_OVERLAP_PX": f"{tiling.rows.overlap} {tiling.cols.overlap}",
+        "GEOSEG_BLEND": task.blend,
+        **({"GEOSEG_RULE": task.rule} if task.members else {}),
+    }
+    return own | {f"GEOSEG_MODEL_{key.upper()}": value for key, value in model.items()}

@@ -1,0 +1,105 @@
+"""How a job is cut so that it stays within the memory: the batch, the width of a strip, the rows of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+
+from geoseg.errors import InputError
+from geoseg.infer.blocks import Member, SceneTask
+from geoseg.tiling import Tiling
+
+STRIP_PX = 4096
+"""No strip is wider, so that a wider scene takes no more memory."""
+
+BLOCK_PX = 4 * 2**20
+"""About how many pixels a block has where one process makes all: what a crash may cost."""
+
+LONG_ROWS = 20
+"""Rows of tiles in a block where several workers make them: each predicts one row more, 5 % of the work."""
+
+FIXED_BYTES = 300 * 10**6
+"""What GDAL's cache, threads and the assembly of the outputs take in any job."""
+
+LIBRARIES_BYTES = 1200 * 10**6
+"""What the libraries take at most; what else this process holds is not the job's to count."""
+
+BLOCKS_HELD = 4
+"""Finished blocks in memory: being filled, put together, waiting and being encoded."""
+
+
+def bytes_per_col(task: SceneTask, *, block_rows: int) -> int:
+    """Bytes that each pixel column of a strip costs: sums, pixels now and read ahead, and finished rows.
+
+    Args:
+        task: The scene and the network.
+        block_rows: Lattice rows of a block.
+    """
+    legend, rows = task.legend, task.tiling.rows
+    pixel = len(task.source.bands) * task.source.dtype.itemsize + 2
+    lanes = largest_overlap(task.scenes, slack_px=rows.tile)
+    carried = rows.tile * (4 * len(legend) + pixel) * lanes
+    ahead = 3 * rows.tile * pixel * lanes  # the rows just read, the next, and the reader's own copy
+    layers = sum(len(layer.bands(legend)) * layer.dtype(legend).itemsize for layer in task.layers)
+    finished = block_rows * rows.stride * layers * BLOCKS_HELD
+    measuring = rows.stride * (4 * len(legend) * (lanes > 1) + 16 + 2 * layers)
+    return carried + ahead + finished + measuring
+
+
+def largest_overlap(members: Iterable[Member], *, slack_px: int) -> int:
+    """How many scenes may lie under one row of tiles at a time, at most."""
+    edges = []
+    for member in members:
+        edges += [(member.window.row_off - slack_px, 1), (member.window.row_stop + slack_px, -1)]
+    most = now = 0
+    for _, change in sorted(edges):
+        now += change
+        most = max(most, now)
+    return max(most, 1)
+
+
+def block_rows_for(tiling: Tiling, *, across: int, workers: int) -> int:
+    """Lattice rows of a block of `across` cells.
+
+    One process makes blocks of `BLOCK_PX`. Several get blocks as long as `LONG_ROWS`, and shorter ones where there
+    would be fewer than workers.
+    """
+    if workers == 1:
+        return min(tiling.rows.count, max(1, BLOCK_PX // (across * tiling.cols.stride * tiling.rows.stride)))
+    strips = ceil(tiling.cols.count / across)
+    pieces = max(ceil(tiling.rows.count / LONG_ROWS), ceil(workers / strips))
+    return ceil(tiling.rows.count / min(pieces, tiling.rows.count))
+
+
+def cells_for(
+    task: SceneTask, *, memory_bytes: int, spent_bytes: int = 0, workers: int = 1, sharing: int = 1
+) -> tuple[int, int]:
+    """Lattice cells of a block, down and across, whose buffers stay within the memory.
+
+    Args:
+        task: The scene and the network.
+        memory_bytes: The memory to stay within.
+        spent_bytes: What a worker takes for other things than pixels, sums and finished blocks.
+        workers: How many make blocks at the same time.
+        sharing: How many of them share the memory.
+
+    Raises:
+        InputError: The memory does not hold a single tile; the message says how much would.
+    """
+    cols = task.tiling.cols
+    most = min(cols.count, max(1, STRIP_PX // cols.stride))
+    for strips in range(ceil(cols.count / most), cols.count + 1):
+        across = ceil(cols.count / strips)
+        down = block_rows_for(task.tiling, across=across, workers=workers)
+        while True:
+            cost = bytes_per_col(task, block_rows=down) * (across * cols.stride + cols.tile)
+            if sharing * (spent_bytes + cost) <= memory_bytes:
+                return down, across
+            if down == 1:
+                break
+            down = ceil(down / 2)
+    needed = ceil(sharing * (spent_bytes + cost) / 10**6)
+    raise InputError(
+        f"memory of {memory_bytes / 10**6:.0f} MB: one tile of {task.tiling.tile_shape[0]} x "
+        f"{task.tiling.tile_shape[1]} pixels needs {needed} MB; try --memory {needed}MB, or a smaller --tile-px"
+    )
