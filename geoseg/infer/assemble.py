@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import geoseg
 from geoseg.errors import OutputError
 from geoseg.infer.blocks import SceneTask
+from geoseg.infer.layers import Layer
 from geoseg.infer.parts import JobFolder, Outputs, paths_in, write_text
 from geoseg.infer.reading import Unread
 from geoseg.io.cog import write_cog
@@ -26,12 +28,17 @@ def assemble(
     legend, geobox, tags = task.legend, task.source.geobox, _tags(task, model)
     try:
         staged = outputs.within(folder.stage())
-        for layer in task.layers:
+
+        def write(layer: Layer) -> None:
             write_cog(
                 [folder.part(block, layer.name) for block in blocks], staged.layer(layer.name), geobox=geobox,
                 dtype=layer.dtype(legend), nodata=layer.nodata(legend), resampling=layer.resampling, tags=tags,
                 legend=legend if layer.kind == "class" else None, band_names=layer.bands(legend),
             )  # fmt: skip
+
+        # Two at a time: GDAL compresses in threads, but makes overviews in one.
+        with ThreadPoolExecutor(2, thread_name_prefix="geoseg-cog") as pool:
+            list(pool.map(write, task.layers))
         write_text(staged.style, legend.to_qml())
         assets = {
             "map" if layer.name == "class" else layer.name: MapAsset(

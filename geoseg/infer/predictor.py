@@ -59,6 +59,9 @@ LARGEST_BATCH_PX = {"cpu": 8 * 512**2, "cuda": 64 * 512**2}
 TRIAL_SHARE = 0.02
 """Of the work that lies ahead, what looking for the best batch may cost."""
 
+LEAST_TRIAL = 5
+"""Tiles that the shortest trial takes: one alone, and two batches of two."""
+
 FREE_SHARE = 0.8
 """Of a GPU's free memory, what a batch may take."""
 
@@ -191,7 +194,7 @@ class TorchPredictor:
         if self.device.type == "cuda":
             return self._fit_on_gpu(model_shape, search=search)
         one = peak_bytes_of(lambda: self._try(model_shape, self.batch_tiles)) // self.batch_tiles
-        if search:
+        if search and TRIAL_SHARE * tiles >= LEAST_TRIAL:
             handy = LARGEST_BATCH_PX["cpu"] // (model_shape[0] * model_shape[1])
             largest = max(1, min(handy, tiles, memory_bytes // max(one, 1)))
             self.batch_tiles = self._fastest(model_shape, tiles=tiles, largest=largest)

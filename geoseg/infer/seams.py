@@ -25,7 +25,7 @@ from geoseg.tiling import Axis, Tiling
 BAND_ROWS = 512
 """Rows read at a time: those of one row of the map's own tiles."""
 
-BAND_PX = 1 << 24
+BAND_PX = 1 << 22
 """Pixels read at a time at most, however wide the map."""
 
 
@@ -192,13 +192,14 @@ class SeamReport:
         return {**_plain({name: getattr(self, name) for name in names}), **directions}
 
     def __str__(self) -> str:
+        border, interior = f"{100 * self.border_rate:.2f} %", f"{100 * self.interior_rate:.2f} %"
         if not self.border_pairs:
-            return f"seams: no tile borders; classes change across {self.interior_rate:.2%} of neighbouring pixels"
-        excess = f"{self.excess:+.1%}" if isfinite(self.excess) else "none elsewhere"
+            return f"seams: no tile borders; classes change across {interior} of neighbouring pixels"
+        excess = f"{100 * self.excess:+.1f} %" if isfinite(self.excess) else "none elsewhere"
         return (
-            f"seams: classes change across {self.border_rate:.2%} of neighbouring pixels at tile borders and "
-            f"{self.interior_rate:.2%} elsewhere ({excess})"
-        ).replace("%", " %")
+            f"seams: classes change across {border} of neighbouring pixels at tile borders and {interior} elsewhere "
+            f"({excess})"
+        )
 
 
 def check_seams(class_map: Path, tiling: Tiling) -> SeamReport:

@@ -136,6 +136,9 @@ def _footprint(geobox: GeoBox) -> dict[str, Any] | None:
         return None
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()) or np.ptp(lon) > LARGEST_WIDTH_DEG:
         return None
+    lon -= 360 * np.round(lon.mean() / 360)  # grids in degrees may count from 0 to 360, GeoJSON does not
+    if np.abs(lon).max() > 180 + 1e-7:
+        return None
     ring = [[round(float(x), 7), round(float(y), 7)] for x, y in zip(lon, lat, strict=True)]
     clockwise = np.sum(lon[:-1] * lat[1:] - lon[1:] * lat[:-1]) < 0  # the shoelace formula
     return {"type": "Polygon", "coordinates": [ring[::-1] if clockwise else ring]}
@@ -170,9 +173,7 @@ def _class_bands(legend: Legend, name: str) -> list[dict[str, Any]]:
         for item in legend.classes
     ]
     classes.append({"value": legend.ignore, "name": "nodata", "title": "nodata", "nodata": True})
-    return [
-        {"name": name, "data_type": legend.dtype.name, "nodata": legend.ignore, "classification:classes": classes}
-    ]
+    return [{"name": name, "data_type": legend.dtype.name, "nodata": legend.ignore, "classification:classes": classes}]
 
 
 def _short_name(name: str, class_id: int) -> str:

@@ -1,0 +1,109 @@
+"""Pixels that cannot be read stop the job, or become nodata that is listed; all others are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+
+from geoseg.errors import ReadError
+from geoseg.infer.blocks import SceneTask, run_blocks
+from geoseg.infer.encode import encode_block, notes_of
+from geoseg.infer.layers import chosen_layers
+from geoseg.infer.reading import Unread, read_piece
+from geoseg.infer.scale import lattice_for
+from geoseg.legend import Legend
+from geoseg.raster import Raster
+from geoseg.tiling import Window
+
+LEGEND = Legend.from_dict({3: "water", 7: "forest", 12: "field"})
+unhurried = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A scene whose file is stored in blocks, one of which is damaged."""
+
+    whole: Any
+    bad: Window
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.whole, name)
+
+    def read(self, geobox: GeoBox) -> Raster:
+        own, asked = self.whole.geobox.affine, geobox.affine
+        row, col = round((asked.f - own.f) / own.e), round((asked.c - own.c) / own.a)
+        part = Window(row, col, *geobox.shape).intersect(self.bad)
+        if part.rows and part.cols:
+            raise ReadError(f"bad.tif cannot be read at rows {row} to {row + geobox.shape[0]}")
+        found: Raster = self.whole.read(geobox)
+        return found
+
+
+def task_of(source: Any, predictor: Any, **options: Any) -> SceneTask:
+    lattice = lattice_for(source.geobox.shape, tile_px=64, overlap_px=16, scale=(1.0, 1.0))
+    return SceneTask(source, predictor, LEGEND, lattice.tiling, lattice.model_shape, "hann", **options)
+
+
+@unhurried
+@given(
+    row=st.integers(0, 5), col=st.integers(0, 5), rows=st.integers(1, 2), cols=st.integers(1, 2),
+    cells=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+)  # fmt: skip
+def test_a_damaged_block_is_nodata_and_nothing_else_is(
+    scene: Callable[..., Any], positions: Callable[..., Any], *, row: int, col: int, rows: int, cols: int,
+    cells: tuple[int, int],
+) -> None:  # fmt: skip
+    bad = Window(64 * row, 64 * col, 64 * rows, 64 * cols).intersect(Window(0, 0, 400, 390))
+    source = Broken(scene(400, 390), bad)
+    task = task_of(source, positions(), on_error="nodata")
+    classes, listed = np.zeros((400, 390), np.uint8), np.zeros((400, 390), int)
+    for block in run_blocks(task, task.tiling.blocks(cells=cells)):
+        classes[block.block.window.slices] = block.layers["class"][0]
+        for item in block.unread:
+            listed[item.window.slices] += 1
+            assert "bad.tif cannot be read" in item.reason
+    wanted = np.zeros((400, 390), int)
+    wanted[bad.slices] = 1
+    np.testing.assert_array_equal(listed, wanted)
+    np.testing.assert_array_equal(classes == LEGEND.ignore, wanted == 1)
+
+
+def test_by_default_the_job_stops_there(scene: Callable[..., Any], positions: Callable[..., Any]) -> None:
+    task = task_of(Broken(scene(200, 200), Window(100, 100, 1, 1)), positions())
+    with pytest.raises(ReadError, match=r"bad\.tif cannot be read at rows"):
+        list(run_blocks(task, task.tiling.blocks(cells=(9, 9))))
+
+
+@pytest.mark.parametrize("shape", [(30, 5000), (700, 1025), (3, 64)])
+def test_threads_read_the_same_pixels(scene: Callable[..., Any], shape: tuple[int, int]) -> None:
+    source = scene(*shape)
+    window = Window(1, 3, shape[0] - 2, shape[1] - 5)
+    with ThreadPoolExecutor(3) as pool:
+        found = read_piece(source, window, scene=source.geobox, on_error="stop", pool=pool)
+    whole = read_piece(source, window, scene=source.geobox, on_error="stop", pool=None)
+    np.testing.assert_array_equal(found.pixels, whole.pixels)
+    np.testing.assert_array_equal(found.valid, whole.valid)
+
+
+def test_what_could_not_be_read_travels_with_the_part(
+    scene: Callable[..., Any], positions: Callable[..., Any], tmp_path: Any
+) -> None:
+    task = task_of(
+        Broken(scene(130, 100), Window(64, 0, 64, 64)), positions(), on_error="nodata",
+        layers=chosen_layers(["entropy"]),
+    )  # fmt: skip
+    (block,) = run_blocks(task, task.tiling.blocks(cells=(9, 9)))
+    (tmp_path / "part.tif").write_bytes(encode_block(task, block).files["class"])
+    valid_px, unread = notes_of(tmp_path / "part.tif")
+    assert valid_px == 130 * 100 - 64 * 64
+    assert sum(item.window.rows * item.window.cols for item in unread) == 64 * 64
+    assert Unread.from_list(unread[0].to_list()) == unread[0]
+    assert str(Unread(Window(2, 3, 4, 5), "x")) == "rows 2 to 6, columns 3 to 8"
