@@ -3,6 +3,7 @@ from .errors import GeosegError as GeosegError
 from .legend import Legend as Legend
 from .legend import LegendClass as LegendClass
 from .pipeline import assess as assess
+from .pipeline import export as export
 from .pipeline import fit as fit
 from .pipeline import info as info
 from .pipeline import open_source as open_source

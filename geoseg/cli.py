@@ -25,6 +25,7 @@ VERBS = {
     "predict": "Map whole scenes with a model file.",
     "vectorize": "Turn a class map into polygons.",
     "assess": "Compare a class map with a reference.",
+    "export": "Write the network of a model file as ONNX, which runs without torch.",
     "info": "Describe a scene, a class map or a model file.",
 }
 

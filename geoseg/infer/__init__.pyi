@@ -7,10 +7,10 @@ from .job import Job as Job
 from .job import PredictResult as PredictResult
 from .job import run_job as run_job
 from .layers import LAYERS as LAYERS
-from .options import PredictOptions as PredictOptions
-from .options import TrainedModel as TrainedModel
 from .onnx import OnnxModel as OnnxModel
 from .onnx import OnnxPredictor as OnnxPredictor
+from .options import PredictOptions as PredictOptions
+from .options import TrainedModel as TrainedModel
 from .predictor import TorchModel as TorchModel
 from .predictor import TorchPredictor as TorchPredictor
 from .scale import ground_sampling_distance as ground_sampling_distance

@@ -139,11 +139,14 @@ def run_job(job: Job, *, progress: Progress | None = None) -> PredictResult:
     with _keeping_parts(folder, blocks):
         if not recovered:
             _make(job, missing, folder, progress=_counted(progress, task.tiling, missing))
-        notes = [notes_of(folder.part(block, "class")) for block in blocks]
-        valid_px, unread = sum(valid for valid, _ in notes), [item for _, items in notes for item in items]
-        if not recovered:
+            notes = [notes_of(folder.part(block, "class")) for block in blocks]
+            unread = [item for _, items in notes for item in items]
             assemble(task, blocks, folder, outputs, model=job.model, unread=unread)
+            valid_px = sum(valid for valid, _ in notes)
+            folder.write_notes({"valid_px": valid_px, "unread": [item.to_list() for item in unread]})
+        known = folder.read_notes()
         folder.publish(outputs)
+    valid_px, unread = known["valid_px"], [Unread.from_list(values) for values in known["unread"]]
     _say_what_lacks(outputs, valid_px, unread)
     return PredictResult(
         class_map=outputs.class_map, layers={name: outputs.layer(name) for name in outputs.layers},

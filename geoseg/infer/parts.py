@@ -20,6 +20,7 @@ from geoseg.tiling import Block
 
 FORMAT = 2
 JOB = "job.json"
+NOTES = "notes.json"
 STALE = (".aux.xml", ".ovr")  # what GDAL keeps beside a raster
 
 
@@ -128,9 +129,10 @@ class JobFolder:
         made = tuple(parent for parent in folder.absolute().parents if not parent.exists())
         new = cls(folder, chosen, outputs.layers, created, made)
         job = {"format": FORMAT, "identity": wanted, **asdict(chosen), "created": created}
-        beginning = folder.with_name(folder.name + ".new")  # so that no folder is seen without its job
+        beginning = beside(folder, "new")  # so that no folder is seen without its job
         try:
-            shutil.rmtree(beginning, ignore_errors=True)
+            for stale in (beginning, beside(folder, "old")):
+                shutil.rmtree(stale, ignore_errors=True)
             beginning.mkdir(parents=True)
             write_text(beginning / JOB, json.dumps(job, indent=2) + "\n")
             beginning.rename(folder)
@@ -201,14 +203,22 @@ class JobFolder:
         self._clear()
 
     def _clear(self) -> None:
-        """Delete the folder, what says whose it is last, so that it is never taken for a stranger's."""
-        shutil.rmtree(self.done, ignore_errors=True)
-        for path in self.path.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.name != JOB:
-                path.unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete the folder in steps after which a run that comes next still knows that all is done."""
+        for path in self.path.glob("*block-*"):
+            path.unlink(missing_ok=True)
+        old = beside(self.path, "old")
+        shutil.rmtree(old, ignore_errors=True)
+        self.path.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def write_notes(self, notes: Mapping[str, Any]) -> None:
+        """Keep what is known of the complete outputs, as JSON values."""
+        write_text(self.path / NOTES, json.dumps(dict(notes)))
+
+    def read_notes(self) -> dict[str, Any]:
+        """What `write_notes` kept."""
+        found: dict[str, Any] = json.loads((self.path / NOTES).read_text())
+        return found
 
     def discard(self) -> None:
         """Delete the folder, and the folders that were made for it."""
@@ -221,6 +231,11 @@ class JobFolder:
 def folder_of(out: Path) -> Path:
     """The folder of the job that makes `out`."""
     return out.with_name(out.name + ".parts")
+
+
+def beside(folder: Path, ending: str) -> Path:
+    """A folder of a job that is not yet, or no longer, the job's."""
+    return folder.with_name(f"{folder.name}.{ending}")
 
 
 def is_complete(out: Path, identity: Mapping[str, Any]) -> bool:

@@ -11,5 +11,9 @@ from .losses import SegmentationLoss as SegmentationLoss
 from .losses import class_weights as class_weights
 from .metrics import Scores as Scores
 from .metrics import confusion_counts as confusion_counts
+from .onnx import export_onnx as export_onnx
+from .onnx_card import read_onnx_card as read_onnx_card
+from .receptive import overlap_for as overlap_for
+from .receptive import receptive_radius as receptive_radius
 from .spec import ModelSpec as ModelSpec
 from .task import SegmentationTask as SegmentationTask

@@ -198,6 +198,15 @@ def read_card(path: Path) -> ModelCard:
         raise ModelFileError(f"{path} is no geoseg model: {why}; needed is a .safetensors by geoseg fit") from error
     if header is None:
         raise ModelFileError(f"{path} is a safetensors file without geoseg's header; needed is one by geoseg fit")
+    return card_of_header(header, path=path)
+
+
+def card_of_header(header: str, *, path: Path) -> ModelCard:
+    """The card whose JSON a file's metadata holds under `METADATA_KEY`.
+
+    Raises:
+        ModelFileError: It is damaged; the message names the file `path`.
+    """
     try:
         values = json.loads(header)
     except json.JSONDecodeError as error:
