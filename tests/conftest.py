@@ -10,6 +10,9 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# Tests run side by side: threads of several would wait for each other on the same cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A loaded machine must not fail a test: no deadline, no complaint about slow generation.
 settings.register_profile("house", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")

@@ -136,7 +136,7 @@ def run_job(job: Job, *, progress: Progress | None = None) -> PredictResult:
     folder = JobFolder.claim(outputs, identity=identity, plan=job.plan, created=_now(), overwrite=job.overwrite)
     blocks, task.predictor.batch_tiles = task.tiling.blocks(cells=folder.plan.cells), folder.plan.batch_tiles
     missing = [] if recovered else [block for block in blocks if not folder.is_finished(block)]
-    with _keeping_parts(folder, blocks):
+    with folder.locked(), _keeping_parts(folder, blocks):
         if not recovered:
             _make(job, missing, folder, progress=_counted(progress, task.tiling, missing))
             notes = [notes_of(folder.part(block, "class")) for block in blocks]

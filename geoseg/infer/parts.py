@@ -8,8 +8,10 @@ rename, so the job can be stopped between any two.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,14 @@ from typing import Any
 from geoseg.errors import OutputError
 from geoseg.io.cog import write_bytes
 from geoseg.tiling import Block
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 2
 JOB = "job.json"
@@ -141,6 +151,25 @@ class JobFolder:
             new.discard()
             raise OutputError(f"{folder} cannot be made: {error.strerror or error}; choose another folder") from error
         return new
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs of the same job out; the system lets go of it when the process ends, however it ends.
+
+        Raises:
+            OutputError: Another run is at work.
+        """
+        with (self.path / "lock").open("w") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise OutputError(
+                        f"another run is at work in {self.path}; wait until it ends, or choose another output"
+                    ) from error
+                except OSError as error:  # some network file systems know no locks
+                    logger.debug("%s cannot be locked: %s", self.path, error)
+            yield
 
     def part(self, block: Block, layer: str) -> Path:
         """The file of a block's layer."""

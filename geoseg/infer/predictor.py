@@ -167,7 +167,7 @@ class TorchPredictor:
         network = self._given[0]
         if not isinstance(network, nn.Module):
             return 0
-        return 2 * sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+        return 2 * sum(int(tensor.nbytes) for tensor in network.state_dict().values())
 
     @property
     def arrays(self) -> Arrays:

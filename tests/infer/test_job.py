@@ -260,6 +260,27 @@ def test_unknown_names_list_the_known_ones(
     assert not list(tmp_path.iterdir())
 
 
+def test_two_runs_at_once_are_refused_and_the_first_goes_on(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
+) -> None:
+    source, out = scene(230, 170), tmp_path / "map.tif"
+    predictor, second = positions(), []
+    function = predictor.function
+
+    def work(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        if predictor.tiles in (1, 9):
+            with pytest.raises(OutputError, match="another run is at work") as refused:
+                run(source, positions(), out)
+            second.append(refused)
+        found: NDArray[np.float32] = function(pixels, valid)
+        return found
+
+    predictor.function = work
+    run(source, predictor, out)
+    assert len(second) == 2
+    assert out.exists()
+
+
 def test_the_map_is_a_tif(scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must end in \.tif"):
         run(scene(64, 64), positions(), tmp_path / "map.png")

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from geoseg.errors import BandError, GridError, InputError
 from geoseg.infer import plan
+from geoseg.infer.executors import Crew
 from geoseg.infer.options import PredictOptions
 from geoseg.infer.predictor import TorchModel
 from geoseg.infer.scene import predict_scene
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
+from geoseg.models.build import create_model
 from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.spec import ModelSpec
 
@@ -86,25 +88,120 @@ def test_bands_are_found_by_name_and_every_pixel_is_in_its_place(
         assert (before.transform, before.crs, before.shape) == (after.transform, after.crs, after.shape)
 
 
+@pytest.mark.parametrize("kind", ["convolutions", "unet"])
 def test_a_network_maps_alike_for_any_blocks_and_batch(
-    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     torch.manual_seed(3)
-    network = nn.Sequential(
-        nn.Conv2d(2, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 3, 5, padding=2)
-    )
+    if kind == "unet":
+        network: nn.Module = create_model(ModelSpec(bands=2, classes=3))
+    else:
+        network = nn.Sequential(
+            nn.Conv2d(2, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 3, 5, padding=2)
+        )
     maps = []
-    source = open_source(write(200, 260))
-    for strip, batch in ((70, 1), (5000, 4)):
+    source = open_source(write(300, 420))
+    for strip, batch in ((130, 1), (300, 3), (5000, 4)):
         monkeypatch.setattr(plan, "STRIP_PX", strip)
         monkeypatch.setattr(plan, "BLOCK_PX", strip * 70)
         result = predict_scene(
-            source, models=[TorchModel(network, card_of("row", "col", std=100.0))], out=tmp_path / f"{strip}.tif",
+            source, models=[TorchModel(network, card_of("row", "col", std=300.0))], out=tmp_path / f"{strip}.tif",
             options=PredictOptions(batch=batch),
         )  # fmt: skip
         maps.append(read(result.class_map))
-    assert (maps[0] != maps[1]).mean() <= 1e-5
+    assert all((found != maps[0]).mean() <= 1e-5 for found in maps)
     assert len(np.unique(maps[0])) > 1
+
+
+@pytest.mark.parametrize("overlap", [None, "auto"])
+def test_the_log_says_which_overlap_was_taken_and_what_it_costs(
+    write: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, overlap: Any
+) -> None:
+    caplog.set_level("INFO", "geoseg")
+    network = nn.Sequential(nn.Conv2d(2, 4, 5, padding=2), nn.ReLU(), nn.Conv2d(4, 3, 5, padding=2))
+    result = predict_scene(
+        open_source(write(150, 200)), models=[TorchModel(network, card_of("row", "col", std=100.0))],
+        out=tmp_path / "map.tif", options=PredictOptions(overlap_px=overlap, seams=True),
+    )  # fmt: skip
+    wanted = 16 if overlap is None else 8  # twice the radius of two 5 x 5 convolutions
+    assert f"overlap by {wanted} x {wanted}, which costs" in caplog.text
+    assert ("from the measured receptive field" in caplog.text) == (overlap == "auto")
+    assert result.overlap_px == (wanted, wanted)
+    assert result.seams is not None
+    assert str(result.seams) in str(result)
+
+
+def write_pieces(folder: Path, *, shift: int = 60) -> list[Path]:
+    """Two scenes of one band that overlap by 40 columns; the second is older and has other values."""
+    paths = []
+    for number, date in enumerate(("20210801", "20210527")):
+        path = folder / f"piece{number}_{date}.tif"
+        profile = {"driver": "GTiff", "count": 1, "height": 80, "width": 100, "dtype": "uint8", "crs": "EPSG:32633",
+                   "transform": Affine(10, 0, 500_000 + number * shift * 10, 0, -10, 5_000_000)}  # fmt: skip
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(np.full((1, 80, 100), (40, 160)[number], np.uint8))
+            file.descriptions = ("row",)
+        paths.append(path)
+    return paths
+
+
+class Shares(nn.Module):
+    """Two classes: the first by the value over 200."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        share = image / 200
+        return torch.cat([share.log(), (1 - share).log(), share * 0 - 99], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "order", "classes", "percent"),
+    [("first", 1, 7, 80), ("first", -1, 3, 80), ("newest", 1, 7, 80), ("newest", -1, 7, 80), ("mean", 1, 3, 50),
+     ("confidence", 1, 7, 80), ("confidence", -1, 3, 80)],
+)  # fmt: skip
+def test_overlapping_scenes_follow_the_rule(
+    tmp_path: Path, *, rule: str, order: int, classes: int, percent: int
+) -> None:
+    source = open_source([str(path) for path in write_pieces(tmp_path)[::order]])
+    result = predict_scene(
+        source, models=[TorchModel(Shares(), card_of("row"))], out=tmp_path / "map.tif",
+        options=PredictOptions(rule=rule),
+    )  # fmt: skip
+    found, confidence = read(result.class_map), read(result.confidence)
+    assert found.shape == (80, 160)
+    assert (found[:, :60] == 7).all()
+    assert (found[:, 100:] == 3).all()
+    assert (found[:, 60:100] == classes).all()
+    assert (confidence[:, 60:100] == percent).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rule": "best"}, "known are first, newest, confidence, mean"),
+        ({"layers": ("margins",)}, "known are entropy, margin, second, probabilities"),
+        ({"crew": Crew("magic")}, "known are auto, serial"),
+        ({"crew": Crew("auto", 0)}, "devices of 0"),
+        ({"crew": Crew("serial", 1, "tcp://x:1")}, "a scheduler is for --engine dask"),
+        ({"area": {"rows": [900, 950]}}, "outside the scene"),
+        ({"tta": "twice"}, "known are none"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    write: Callable[..., Path], tmp_path: Path, *, options: dict[str, Any], said: str
+) -> None:
+    source, models = open_source(write(150, 150)), [TorchModel(Position(), card_of("row", "col"))]
+    with pytest.raises(InputError, match=said):
+        predict_scene(source, models=models, out=tmp_path / "map.tif", options=PredictOptions(**options))
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_an_area_and_more_layers(write: Callable[..., Path], tmp_path: Path) -> None:
+    source, models = open_source(write(150, 150)), [TorchModel(Position(), card_of("row", "col"))]
+    options = PredictOptions(area={"rows": [60, 90], "cols": [70, 100]}, layers=("second",))
+    result = predict_scene(source, models=models, out=tmp_path / "map.tif", options=options)
+    assert result.valid_px == 900
+    assert sorted(result.layers) == ["class", "confidence", "second"]
+    assert (read(result.layers["second"])[60:90, 70:100] != read(result.class_map)[60:90, 70:100]).all()
 
 
 class Seen(nn.Module):
