@@ -17,7 +17,7 @@ from shapely.geometry import mapping, shape
 
 from geoseg.errors import GeosegError, GridError, InputError, MissingInputError
 from geoseg.io.grids import crop, to_pixels, transform
-from geoseg.io.regions import region_geojson, region_mask, region_window
+from geoseg.io.regions import open_area, region_geojson, region_mask, region_window
 from geoseg.tiling import Window
 
 GRID = GeoBox((40, 60), Affine(10, 0, 500_000, 0, -10, 4_200_000), "EPSG:32612")
@@ -81,6 +81,16 @@ def test_a_piece_of_the_scene_gets_its_piece_of_the_mask(row, col, rows, cols):
     assert (region_mask(spec, crop(GRID, window), grid=GRID) == wanted).all()
     snug = region_window(spec, crop(GRID, window), grid=GRID)
     assert snug.rows * snug.cols == wanted.sum()
+
+
+@given(st.integers(0, 30), st.integers(0, 50), st.integers(1, 40), st.integers(1, 40))
+def test_a_piece_of_a_polygon_mask_is_the_mask_of_the_piece(row, col, rows, cols):
+    """Edges of a kilometre in longitude and latitude bend on the scene; each block must bend them alike."""
+    scene = GeoBox((80, 90), GRID.affine, GRID.crs)
+    corners = [(-200, 3.1), (300.3, 40.2), (71.7, 140.8), (-90.4, 35.9)]
+    area = open_area(mapping(in_lonlat(shapely.Polygon([GRID.affine @ corner for corner in corners]))), scene)
+    window = Window(row, col, rows, cols)
+    assert (area.mask(scene)[window.slices] == area.mask(crop(scene, window))).all()
 
 
 def test_ranges_on_another_grid_are_asked_centre_by_centre():
