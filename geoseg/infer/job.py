@@ -26,7 +26,7 @@ from geoseg.infer.blocks import SceneTask
 from geoseg.infer.encode import notes_of
 from geoseg.infer.executors import EXECUTORS, Crew
 from geoseg.infer.parts import JobFolder, Outputs, Plan, file_stamps, is_complete, paths_in
-from geoseg.infer.reading import ON_ERROR, Unread
+from geoseg.infer.reading import ON_ERROR, Unread, merged
 from geoseg.infer.seams import SeamReport
 from geoseg.io.outputs import check_output
 from geoseg.tiling import Block, Tiling
@@ -140,7 +140,7 @@ def run_job(job: Job, *, progress: Progress | None = None) -> PredictResult:
         if not recovered:
             _make(job, missing, folder, progress=_counted(progress, task.tiling, missing))
             notes = [notes_of(folder.part(block, "class")) for block in blocks]
-            unread = [item for _, items in notes for item in items]
+            unread = merged(item for _, items in notes for item in items)
             assemble(task, blocks, folder, outputs, model=job.model, unread=unread)
             valid_px = sum(valid for valid, _ in notes)
             folder.write_notes({"valid_px": valid_px, "unread": [item.to_list() for item in unread]})
@@ -218,7 +218,9 @@ def _say_what_lacks(outputs: Outputs, valid_px: int, unread: Sequence[Unread]) -
         logger.warning("the scene has no valid pixel: %s is nodata throughout", outputs.class_map)
     if unread:
         pixels = sum(item.window.rows * item.window.cols for item in unread)
-        logger.warning("%d pixels in %d places could not be read and are nodata:", pixels, len(unread))
+        logger.warning(
+            "%d pixels in %d place%s could not be read and are nodata:", pixels, len(unread), "s" * (len(unread) > 1)
+        )
         for item in unread[:LISTED]:
             logger.warning("  %s: %s", item, item.reason)
         if len(unread) > LISTED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -53,6 +53,34 @@ class Unread:
     def __str__(self) -> str:
         window = self.window
         return f"rows {window.row_off} to {window.row_stop}, columns {window.col_off} to {window.col_stop}"
+
+
+def merged(unread: Iterable[Unread]) -> list[Unread]:
+    """The same pixels in fewer places: what lies below or beside each other is joined, with the first's reason."""
+    found = list(unread)
+    for down in (True, False):
+        found.sort(key=lambda item: _placed_along(item.window, down=down))
+        joined: list[Unread] = []
+        for item in found:
+            if joined and _continues(joined[-1].window, item.window, down=down):
+                last, add = joined[-1].window, item.window
+                rows, cols = (last.rows + add.rows, last.cols) if down else (last.rows, last.cols + add.cols)
+                joined[-1] = Unread(Window(last.row_off, last.col_off, rows, cols), joined[-1].reason)
+            else:
+                joined.append(item)
+        found = joined
+    return found
+
+
+def _placed_along(window: Window, *, down: bool) -> tuple[int, int, int]:
+    if down:
+        return window.col_off, window.cols, window.row_off
+    return window.row_off, window.rows, window.col_off
+
+
+def _continues(last: Window, window: Window, *, down: bool) -> bool:
+    stop, start = (last.row_stop, window.row_off) if down else (last.col_stop, window.col_off)
+    return _placed_along(last, down=down)[:2] == _placed_along(window, down=down)[:2] and stop == start
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from geoseg.io.dates import newest_first
 from geoseg.io.regions import open_area
 
 if TYPE_CHECKING:
-    from geoseg.models.card import ModelCard
     from geoseg.io.protocol import Source
+    from geoseg.models.card import ModelCard
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from geoseg.errors import ReadError
 from geoseg.infer.blocks import SceneTask, run_blocks
 from geoseg.infer.encode import encode_block, notes_of
 from geoseg.infer.layers import chosen_layers
-from geoseg.infer.reading import Unread, read_piece
+from geoseg.infer.reading import Unread, merged, read_piece
 from geoseg.infer.scale import lattice_for
 from geoseg.legend import Legend
 from geoseg.raster import Raster
@@ -107,3 +107,21 @@ def test_what_could_not_be_read_travels_with_the_part(
     assert sum(item.window.rows * item.window.cols for item in unread) == 64 * 64
     assert Unread.from_list(unread[0].to_list()) == unread[0]
     assert str(Unread(Window(2, 3, 4, 5), "x")) == "rows 2 to 6, columns 3 to 8"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), unique=True, max_size=20), st.randoms())
+def test_places_are_joined_and_no_pixel_is_lost(cells: list[tuple[int, int]], random: Any) -> None:
+    unread = [Unread(Window(64 * row, 64 * col, 64, 64), f"{row} {col}") for row, col in cells]
+    random.shuffle(unread)
+    found = merged(unread)
+    counts, wanted = np.zeros((400, 400), int), np.zeros((400, 400), int)
+    for items, target in ((found, counts), (unread, wanted)):
+        for item in items:
+            target[item.window.slices] += 1
+    np.testing.assert_array_equal(counts, wanted)
+    assert len(found) <= len(unread)
+
+
+def test_a_rectangle_of_cells_becomes_one_place() -> None:
+    cells = [Unread(Window(row, col, 10, 7), "x") for row in (30, 40, 20) for col in (14, 7, 21)]
+    assert [item.window for item in merged(cells)] == [Window(20, 7, 30, 21)]

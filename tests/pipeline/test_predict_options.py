@@ -1,0 +1,146 @@
+"""`geoseg predict` with its options, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.warp import transform_bounds
+from shapely.geometry import box, mapping
+
+from geoseg.cli import main
+
+from .conftest import write_model
+
+
+def pixels(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def test_an_area_from_a_polygon_file_in_degrees(model: Path, write_scene: Callable[..., Path], tmp_path: Path) -> None:
+    scene, out = write_scene(), tmp_path / "map.tif"
+    with rasterio.open(scene) as file:
+        west, south, east, north = transform_bounds(file.crs, "EPSG:4326", *file.bounds)
+    half = box(west - 1, south - 1, (west + east) / 2, north + 1)
+    (tmp_path / "area.geojson").write_text(
+        json.dumps(
+            {
+                "type": "FeatureCollection",
+                "features": [{"type": "Feature", "properties": {}, "geometry": mapping(half)}],
+            }
+        )
+    )
+    command = ["predict", str(scene), "--model", str(model), "--out", str(out)]
+    assert main([*command, "--area", str(tmp_path / "area.geojson")]) == 0
+    found = pixels(out)[0]
+    assert (found[:, 70:] == 255).all()
+    assert (found[10:, :60] != 255).all()
+    assert main([*command, "--overwrite", "--area", "{cols: [20, 30]}"]) == 0
+    assert np.flatnonzero((pixels(out)[0] != 255).any(axis=0)).tolist() == list(range(20, 30))
+
+
+def test_layers_seams_turns_and_two_models(
+    write_scene: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [write_model(tmp_path / name, bands=["red", "nir"]) for name in ("a.safetensors", "b.safetensors")]
+    out = tmp_path / "map.tif"
+    command = ["predict", str(write_scene(shape=(150, 140))), "--out", str(out), "--tta", "all", "--check-seams",
+               "--layers", "entropy,margin,second,probabilities"]  # fmt: skip
+    assert main([*command, "--model", ",".join(map(str, models))]) == 0
+    assert "seams: classes change across" in capsys.readouterr().out
+    layers = {name: pixels(tmp_path / f"map.{name}.tif")
+              for name in ("confidence", "entropy", "margin", "second", "probabilities")}  # fmt: skip
+    valid = pixels(out)[0] != 255
+    shares = layers["probabilities"][:, valid].astype(int)
+    ids = np.array([1, 2, 5])
+    best, other = np.sort(shares, axis=0)[-1], np.sort(shares, axis=0)[-2]
+    np.testing.assert_array_equal(layers["confidence"][0][valid], best)
+    np.testing.assert_allclose(layers["margin"][0][valid], best - other, atol=1)
+    clear = best - other > 1
+    np.testing.assert_array_equal(pixels(out)[0][valid][clear], ids[shares.argmax(axis=0)][clear])
+    assert (layers["second"][0][valid] != pixels(out)[0][valid]).all()
+    item = json.loads((tmp_path / "map.stac.json").read_text())
+    assert set(item["assets"]) == {"map", "style", *layers}
+    assert [band["name"] for band in item["assets"]["probabilities"]["bands"]] == ["water", "forest", "crop"]
+
+
+def test_a_damaged_file_stops_or_is_nodata_and_listed(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    scene = write_scene(shape=(512, 512), tiled=True, blockxsize=128, blockysize=128, compress="deflate")
+    with rasterio.open(scene) as file:
+        tags = file.tags(1, ns="TIFF")
+        offset = int(file.get_tag_item("BLOCK_OFFSET_1_2", "TIFF", bidx=1))
+        size = int(file.get_tag_item("BLOCK_SIZE_1_2", "TIFF", bidx=1))
+    content = bytearray(scene.read_bytes())
+    content[offset : offset + size] = bytes(size)
+    scene.write_bytes(content)
+    command = ["predict", str(scene), "--model", str(model), "--out", str(tmp_path / "map.tif")]
+    assert main(command) == 2
+    assert "scene.tif cannot be read at rows" in capsys.readouterr().err
+    assert main([*command, "--on-error", "nodata"]) == 0
+    assert "16384 pixels in 1 place could not be read and are nodata" in caplog.text
+    lost = np.zeros((512, 512), np.bool_)
+    lost[256:384, 128:256] = True
+    lost[:7, :9] = True
+    np.testing.assert_array_equal(pixels(tmp_path / "map.tif")[0] == 255, lost)
+    item = json.loads((tmp_path / "map.stac.json").read_text())
+    assert sum(entry[2] * entry[3] for entry in item["properties"]["geoseg:unread"]) == 128 * 128
+
+
+def test_too_little_memory_says_the_smallest_that_works(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", str(write_scene()), "--model", str(model), "--out", str(tmp_path / "map.tif")]
+    assert main([*command, "--memory", "50MB"]) == 2
+    said = capsys.readouterr().err
+    assert "memory of 50 MB: one tile of 64 x 64 pixels needs" in said
+    wanted = said.split("try --memory ")[1].split(",")[0]
+    assert not (tmp_path / "map.tif.parts").exists()
+    assert main([*command, "--memory", f"{int(wanted.removesuffix('MB')) + 100}MB"]) == 0
+
+
+@pytest.mark.slow
+def test_a_model_in_onnx_maps_alike_without_torch(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    scene, onnx = str(write_scene(shape=(150, 140))), str(tmp_path / "model.onnx")
+    assert main(["export", str(model), "--onnx", onnx]) == 0
+    assert (
+        main(["predict", scene, "--model", str(model), "--out", str(tmp_path / "torch.tif"), "--precision", "fp32"])
+        == 0
+    )
+    code = "import sys; sys.modules['torch'] = None; from geoseg.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "predict", scene, "--model", onnx, "--out", str(tmp_path / "onnx.tif")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert run.returncode == 0, run.stderr
+    assert (pixels(tmp_path / "torch.tif") != pixels(tmp_path / "onnx.tif")).mean() <= 1e-4
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_bytes(model: Path, write_scene: Callable[..., Path], tmp_path: Path) -> None:
+    scene = str(write_scene(shape=(400, 200)))
+    for name, more in (("one", []), ("two", ["--devices", "2"])):
+        command = [
+            "predict",
+            scene,
+            "--model",
+            str(model),
+            "--out",
+            str(tmp_path / name / "map.tif"),
+            "--device",
+            "cpu",
+        ]
+        assert main([*command, *more]) == 0
+    for path in (tmp_path / "one").glob("*.tif"):
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
