@@ -46,6 +46,10 @@ class Predictor(Protocol):
         """How many classes it gives."""
 
     @property
+    def precision(self) -> str:
+        """Its arithmetic: `fp32`, `bf16` or `fp16`."""
+
+    @property
     def model_bytes(self) -> int:
         """Memory that the network itself takes on the host."""
 
@@ -66,6 +70,11 @@ class Predictor(Protocol):
             memory_bytes: Memory of the host that a batch may take.
             search: Whether to look for a batch, or only measure the one there is.
         """
+
+    def check(
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
+    ) -> None:
+        """Look at some tiles of the scene, as for `scores`, before a job begins: is the arithmetic good enough?"""
 
     def scores(
         self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]

@@ -38,6 +38,11 @@ class Ensemble:
         return sum(member.model_bytes for member in self.members)
 
     @property
+    def precision(self) -> str:
+        """That of each member."""
+        return " ".join(member.precision for member in self.members)
+
+    @property
     def arrays(self) -> Arrays:
         """Those of all members."""
         return self.members[0].arrays
@@ -58,6 +63,13 @@ class Ensemble:
         ]
         self.batch_tiles = min(member.batch_tiles for member in self.members)
         return max(spent) + self.batch_tiles * model_shape[0] * model_shape[1] * self.classes * 4
+
+    def check(
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
+    ) -> None:
+        """Let each member look at its bands."""
+        for member, pick in zip(self.members, self.picks, strict=True):
+            member.check([tile[list(pick)] for tile in tiles], valid, model_shape=model_shape)
 
     def scores(
         self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]

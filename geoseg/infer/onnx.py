@@ -46,8 +46,6 @@ class OnnxPredictor:
         precision: `fp32`.
     """
 
-    precision = "fp32"
-
     def __init__(
         self,
         model: Path | bytes,
@@ -127,6 +125,16 @@ class OnnxPredictor:
     def arrays(self) -> Arrays:
         """Memory of the CPU."""
         return HOST
+
+    @property
+    def precision(self) -> str:
+        """That of the file."""
+        return "fp32"
+
+    def check(
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
+    ) -> None:
+        """Nothing: the file says what is computed, and there is no choice."""
 
     @property
     def readers(self) -> int:

@@ -1,32 +1,31 @@
 """The network at work: raw tiles in, class scores out, on its device.
 
-The only module of this room that knows torch. On a GPU raw numbers cross the bus, and casting, normalising, resampling,
-softmax and blending happen there; on a CPU the same is done by loops of one pass each.
+Torch is known here and in `network`, `devices` and `torch_arrays` alone. On a GPU raw numbers cross the bus, and
+casting, normalising, resampling, softmax and blending happen there; on a CPU loops of one pass each do the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.fx.proxy import TraceError
-from torch.nn import functional
+from torch._dynamo.exc import TorchDynamoException
 
 from geoseg.errors import InputError, ModelFileError
 from geoseg.infer.canvas import HOST, Arrays, Scores
+from geoseg.infer.devices import HALF, LARGEST_BATCH_PX, Precision, find_device, find_precision
 from geoseg.infer.kernels import standardize, thread_count
 from geoseg.infer.memory import peak_bytes_of
+from geoseg.infer.network import model_digest, ready, resize, softmax, to_gpu
 from geoseg.infer.torch_arrays import TorchArrays
 from geoseg.infer.turns import TURNS, turned
 from geoseg.models.card import ModelCard
@@ -36,25 +35,7 @@ from geoseg.models.receptive import overlap_for, receptive_radius
 if TYPE_CHECKING:
     from geoseg.infer.options import PredictOptions
 
-__all__ = [
-    "ModelCard",
-    "Precision",
-    "TorchModel",
-    "TorchPredictor",
-    "find_device",
-    "find_precision",
-    "model_digest",
-    "resize",
-]
-
 logger = logging.getLogger(__name__)
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-LARGEST_BATCH_PX = {"cpu": 8 * 512**2, "cuda": 64 * 512**2}
-"""Pixels in one forward pass, at most, where the user does not say."""
 
 TRIAL_SHARE = 0.02
 """Of the work that lies ahead, what looking for the best batch may cost."""
@@ -65,9 +46,8 @@ LEAST_TRIAL = 5
 FREE_SHARE = 0.8
 """Of a GPU's free memory, what a batch may take."""
 
-PROBE_SHAPE = (64, 96)
-FOLD_TOLERANCE = 1e-3
-"""Of the largest logit, by how much folding batch norms may move one."""
+LEAST_AGREEMENT = 0.999
+"""Pixels with the class of fp32, as a share, that arithmetic of fewer bits has to reach where `auto` took it."""
 
 BETTER = 1.03
 """A larger batch is taken when it is faster by this factor: it also takes more memory."""
@@ -112,9 +92,10 @@ class TorchPredictor:
         self.device = find_device(device)
         self.precision = find_precision(precision, self.device)
         self._mean, self._std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+        self._moments = [torch.from_numpy(part).to(self.device)[:, None, None] for part in (self._mean, self._std)]
         self._work: Callable[[Tensor], Tensor] = network
         if isinstance(network, nn.Module):
-            self._work = _ready(network, self.device, bands=len(mean), compiled=compiled)
+            self._work = ready(network, self.device, bands=len(mean), compiled=compiled)
 
     def __getstate__(self) -> dict[str, Any]:
         network, *options = self._given
@@ -200,6 +181,37 @@ class TorchPredictor:
             self.batch_tiles = self._fastest(model_shape, tiles=tiles, largest=largest)
         return one * self.batch_tiles
 
+    def check(
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
+    ) -> None:
+        """Go back to fp32 where the arithmetic chosen by `auto` gives other classes on tiles of the scene.
+
+        Args:
+            tiles: As for `scores`.
+            valid: As for `scores`.
+            model_shape: As for `scores`.
+        """
+        wanted = self._given[4]
+        if wanted != "auto" or self.precision == "fp32" or not tiles:
+            return
+        chosen, maps = self.precision, []
+        for self.precision in ("fp32", chosen):
+            maps.append([self._classes(*tile, model_shape) for tile in zip(tiles, valid, strict=True)])
+        usable = np.stack(valid)
+        same = float((np.stack(maps[0]) == np.stack(maps[1]))[usable].mean()) if usable.any() else 1.0
+        if same < LEAST_AGREEMENT:
+            self.precision = "fp32"
+            logger.warning("%s gives the class of fp32 at %.2f %% of the pixels only; fp32 is used", chosen, 100 * same)
+        else:
+            logger.info("%s gives the class of fp32 at %.2f %% of the pixels", chosen, 100 * same)
+
+    def _classes(self, tile: NDArray[Any], valid: NDArray[np.bool_], model_shape: tuple[int, int]) -> NDArray[Any]:
+        """The channel of the highest score of one tile, `(row, col)`."""
+        found = self.scores([tile], [valid], model_shape=model_shape).values
+        if self.device.type == "cpu":
+            return np.asarray(found[0].argmax(axis=2))
+        return np.asarray(found[0].argmax(dim=0).cpu().numpy())
+
     def _fastest(self, model_shape: tuple[int, int], *, tiles: int, largest: int) -> int:
         """The batch that is fastest, the smaller where there is little between them."""
         best, seconds, spent = 1, self._try(model_shape, 1), 0.0
@@ -254,7 +266,9 @@ class TorchPredictor:
         """
         try:
             return self._forward(tiles, valid, model_shape)
-        except torch.OutOfMemoryError as error:
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _no_memory(error):
+                raise
             half = len(tiles) // 2
             if not half:
                 raise InputError(
@@ -278,7 +292,7 @@ class TorchPredictor:
         image = resize(self._input(tiles, valid), model_shape).contiguous(memory_format=torch.channels_last)
         found, logits = self._of_turns(image)
         if shape != tuple(model_shape):
-            found, logits = resize(_softmax(found) if logits else found, shape), False
+            found, logits = resize(softmax(found) if logits else found, shape), False
         if self.device.type != "cpu":
             return Scores(found, logits)
         ordered = found.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
@@ -288,9 +302,9 @@ class TorchPredictor:
         """Normalised tiles `(tile, band, row, col)` on the device."""
         if self.device.type == "cpu":
             return torch.from_numpy(standardize(tiles, valid, mean=self._mean, std=self._std)).permute(0, 3, 1, 2)
-        image = _to_gpu(tiles, self.device).to(torch.float32)
-        mean, std = (torch.from_numpy(part).to(self.device)[:, None, None] for part in (self._mean, self._std))
-        return torch.where(_to_gpu(valid, self.device)[:, None], (image - mean) / std, 0.0)
+        image = to_gpu(tiles, self.device).to(torch.float32)
+        mean, std = self._moments
+        return torch.where(to_gpu(valid, self.device)[:, None], (image - mean) / std, 0.0)
 
     def _of_turns(self, image: Tensor) -> tuple[Tensor, bool]:
         """Logits of the image; with turns the mean of the probabilities of all, turned back."""
@@ -299,13 +313,17 @@ class TorchPredictor:
         total: Tensor | None = None
         for turn in TURNS[self.turns]:
             seen = turned(image, turn).contiguous(memory_format=torch.channels_last)
-            found = turned(_softmax(self._logits(seen)), turn, back=True)
+            found = turned(softmax(self._logits(seen)), turn, back=True)
             total = found if total is None else total + found
         return cast("Tensor", total) / len(TURNS[self.turns]), False
 
     def _logits(self, image: Tensor) -> Tensor:
-        with self._autocast():
-            logits = self._work(image)
+        try:
+            with self._autocast():
+                logits = self._work(image)
+        except TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            raise InputError(f"the network cannot be compiled here: {reason}; leave --compile out") from error
         wanted = (self.classes, *image.shape[2:])
         if logits.shape[1:] != wanted:
             raise ModelFileError(
@@ -315,17 +333,8 @@ class TorchPredictor:
         return logits.float()
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        half = _HALF.get(self.precision)
+        half = HALF.get(self.precision)
         return nullcontext() if half is None else torch.autocast(self.device.type, half)
-
-
-def model_digest(network: nn.Module, card: ModelCard) -> str:
-    """SHA-256 of a network's weights, their names, and how its input is normalised, in hexadecimal."""
-    digest = hashlib.sha256(repr(card.bands).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,92 +373,6 @@ class TorchModel:
         return overlap_for(radius, tile_px=tile_px)
 
 
-def _ready(network: nn.Module, device: torch.device, *, bands: int, compiled: bool) -> Callable[[Tensor], Tensor]:
-    """The network for inference on a device: batch norms folded into convolutions, in the layout that is fastest."""
-    found = folded(network.eval(), bands=bands).to(device).to(memory_format=torch.channels_last)
-    return cast("Callable[[Tensor], Tensor]", torch.compile(found, dynamic=False)) if compiled else found
-
-
-def folded(network: nn.Module, *, bands: int) -> nn.Module:
-    """The network with its batch norms folded into the convolutions before them, where that can be done; else itself.
-
-    The same function but for rounding, without the passes over memory; held against the network on a tile of noise.
-    """
-    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        return network
-    from torch.fx.experimental.optimization import fuse
-
-    noise = torch.randn(1, bands, *PROBE_SHAPE, generator=torch.Generator().manual_seed(0))
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            wanted, found = network.cpu()(noise), fuse(network)
-            seen = found(noise)
-    except (TraceError, TypeError, AttributeError, ValueError, RuntimeError, KeyError) as error:
-        # A network that decides by its input cannot be traced; it runs as it is.
-        logger.debug("batch norms are not folded: %s", error)
-        return network
-    same = torch.allclose(seen, wanted, rtol=FOLD_TOLERANCE, atol=FOLD_TOLERANCE * float(wanted.abs().max()))
-    return found if same else network
-
-
-def _to_gpu(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
-    """The arrays as one tensor on a GPU, by way of pinned memory."""
-    first = torch.from_numpy(arrays[0][:0])
-    stacked = torch.empty((len(arrays), *arrays[0].shape), dtype=first.dtype, pin_memory=device.type == "cuda")
-    np.stack(arrays, out=stacked.numpy())
-    return stacked.to(device, non_blocking=True)
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    return logits.contiguous().softmax(dim=1)
-
-
-def resize(planes: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """`planes` (n, band, row, col) at another size, bilinear; averaged over what falls together when it shrinks."""
-    if tuple(planes.shape[2:]) == tuple(shape):
-        return planes
-    shrinks = planes.shape[2] > shape[0] or planes.shape[3] > shape[1]
-    return functional.interpolate(planes, size=shape, mode="bilinear", antialias=shrinks, align_corners=False)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a name; `auto` is the first GPU, else the CPU.
-
-    Raises:
-        InputError: The name is unknown, or the device is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device '{name}' is unknown; known are auto, cpu, cuda, cuda:0, cuda:1, ...") from error
-    if device.type not in LARGEST_BATCH_PX:
-        raise InputError(f"device '{name}' is not served; known are auto, cpu, cuda, cuda:0, cuda:1, ...")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device '{name}' is not there: {torch.cuda.device_count()} GPUs found; use --device cpu")
-    return device
-
-
-def find_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """The arithmetic to use: `auto` is bf16 where the device computes with it, and fp32 elsewhere.
-
-    Raises:
-        InputError: The name is unknown, or the device has no such arithmetic.
-    """
-    if wanted not in ("auto", "fp32", *_HALF):
-        raise InputError(f"precision '{wanted}' is unknown; known are auto, fp32, bf16, fp16")
-    if wanted == "fp16" and device.type != "cuda":
-        raise InputError(f"precision fp16 is for GPUs, the device is {device}; choose bf16 or fp32")
-    if wanted == "auto":
-        return "bf16" if has_bf16(device) else "fp32"
-    return wanted
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies matrices of bf16 in hardware; elsewhere bf16 is slower than fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return any(check is not None and check() for check in checks)
+def _no_memory(error: Exception) -> bool:
+    """Whether memory ran out; on a CPU torch has no error of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -19,6 +19,7 @@ from geoseg.infer.memory import resident_bytes
 from geoseg.infer.options import PredictOptions, TrainedModel
 from geoseg.infer.parts import Plan
 from geoseg.infer.plan import FIXED_BYTES, LIBRARIES_BYTES, cells_for
+from geoseg.infer.reading import Piece, read_piece
 from geoseg.infer.scale import Lattice, lattice_for, match_scene, scale_for
 from geoseg.infer.seams import check_seams
 from geoseg.io.combine import Mosaic, pick
@@ -33,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 SAME_GSD = 0.05
 """Networks of an ensemble see one lattice of tiles; their sampling distances differ by no larger share."""
+
+
+LOOKED_AT = (0.25, 0.5, 0.75)
+"""Where along the scene's diagonal tiles are looked at before a job begins."""
 
 
 def predict_scene(
@@ -74,16 +79,37 @@ def predict_scene(
         bands, predictor, cards[0].legend, lattice.tiling, lattice.model_shape, chosen.blend, layers,
         members=_members(bands, chosen.rule), rule=chosen.rule, area=area, on_error=chosen.on_error,
     )  # fmt: skip
+    if chosen.precision == "auto" and predictor.precision.strip("fp32 "):
+        _look(task)
     about = {
         "name": " + ".join(card.name for card in cards), "sha256": " ".join(model.digest for model in models),
-        "precision": getattr(predictor, "precision", "fp32"), "tta": chosen.tta,
+        "precision": predictor.precision, "tta": chosen.tta,
     }  # fmt: skip
     job = Job(
-        task, out, lambda: _plan(task, chosen, workers=crew.devices), crew=crew, model=about,
+        task, out, lambda: _plan(task, chosen, crew=crew), crew=crew, model=about,
         overwrite=chosen.overwrite,
     )  # fmt: skip
     result = run_job(job, progress=progress)
     return replace(result, seams=check_seams(result.class_map, lattice.tiling)) if chosen.seams else result
+
+
+def _look(task: SceneTask) -> None:
+    """Let the predictor see some tiles of the scene: along its diagonal, where there is something to see."""
+    tiling, scene = task.tiling, task.tiling.scene
+    tiles, masks = [], []
+    for share in LOOKED_AT:
+        cell = int(share * tiling.count[0]), int(share * tiling.count[1])
+        window = tiling.tile(*cell)
+        piece = read_piece(
+            task.source, window.intersect(scene), scene=task.source.geobox, on_error=task.on_error, pool=None
+        )
+        whole = Piece.empty(len(task.source.bands), window, task.source.dtype)
+        rows, cols = piece.valid.shape
+        whole.pixels[:, :rows, :cols], whole.valid[:rows, :cols] = piece.pixels, piece.valid
+        if piece.valid.any():
+            tiles.append(whole.pixels)
+            masks.append(whole.valid)
+    task.predictor.check(tiles, masks, model_shape=task.model_shape)
 
 
 def _crew(wanted: Crew) -> Crew:
@@ -164,13 +190,15 @@ def _together(predictors: Sequence[Predictor], cards: Sequence[ModelCard], names
     return Ensemble(tuple(predictors), picks, min(predictor.batch_tiles for predictor in predictors))
 
 
-def _plan(task: SceneTask, options: PredictOptions, *, workers: int) -> Plan:
+def _plan(task: SceneTask, options: PredictOptions, *, crew: Crew) -> Plan:
     """The batch and the blocks that stay within the memory, which workers on this machine share.
 
     Raises:
         InputError: The memory does not hold a single tile.
     """
-    sharing = 1 if options.crew.scheduler else workers
+    sharing = 1 if crew.scheduler else crew.devices
+    # Workers of Dask make each block by itself, so blocks are long however few workers there are now.
+    workers = max(crew.devices, 2) if crew.engine == "dask" else crew.devices
     spent = min(resident_bytes(), LIBRARIES_BYTES + task.predictor.model_bytes) + FIXED_BYTES
     free = options.memory_bytes // sharing - spent
     batch_bytes = task.predictor.fit_batch(

@@ -53,9 +53,13 @@ class NumpyPredictor:
     arrays: Arrays = HOST
     readers: int = 1
     model_bytes: int = 0
+    precision: str = "fp32"
 
     def fit_batch(self, **_: Any) -> int:
         return 0
+
+    def check(self, *_: Any, **__: Any) -> None:
+        """There is no choice."""
 
     def scores(
         self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]

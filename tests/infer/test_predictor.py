@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from geoseg.errors import InputError, ModelFileError
-from geoseg.infer.predictor import TorchPredictor, find_device, find_precision, folded, has_bf16, model_digest, resize
+from geoseg.infer import devices
+from geoseg.infer.devices import find_device, find_precision, has_bf16
+from geoseg.infer.network import folded, model_digest, resize
+from geoseg.infer.predictor import TorchPredictor
 from geoseg.infer.turns import TURNS
 from geoseg.legend import Legend
 from geoseg.models.build import create_model
@@ -278,3 +282,61 @@ def test_unknown_turns_are_refused() -> None:
 def test_fp16_is_for_gpus() -> None:
     with pytest.raises(InputError, match="fp16 is for GPUs"):
         find_precision("fp16", CPU)
+
+
+class Rough(nn.Module):
+    """A network whose classes change where arithmetic has few bits, by as much as `gain` says."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(2, 2, 1)
+        nn.init.constant_(self.layer.weight, 1.0)
+        with torch.no_grad():
+            self.layer.weight[1] = torch.tensor([[[1.0]], [[1.0 + gain]]])
+            self.layer.bias[:] = 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        found: Tensor = self.layer(image)
+        return found
+
+
+@pytest.mark.parametrize(("gain", "wanted"), [(1e-4, "fp32"), (9.0, "bf16")])
+def test_bf16_is_given_up_where_it_changes_classes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gain: float, wanted: str
+) -> None:
+    caplog.set_level("INFO", "geoseg")
+    monkeypatch.setattr(devices, "has_bf16", lambda _: True)
+    used = predictor(Rough(gain))
+    assert used.precision == "bf16"
+    pixels, valid = tiles(2)
+    used.check(list(pixels), list(valid), model_shape=(32, 32))
+    assert used.precision == wanted
+    assert "gives the class of fp32 at" in caplog.text
+
+
+def test_arithmetic_that_was_asked_for_is_kept() -> None:
+    used = predictor(Rough(1e-4), precision="bf16")
+    used.check(*map(list, tiles(1)), model_shape=(32, 32))
+    assert used.precision == "bf16"
+
+
+def test_memory_that_runs_out_on_a_cpu_is_one_line() -> None:
+    def hungry(image: Tensor) -> Tensor:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    with pytest.raises(InputError, match="cpu has too little memory for one tile"):
+        predictor(hungry).scores(*tiles(1), model_shape=(32, 32))
+
+    def broken(image: Tensor) -> Tensor:
+        raise RuntimeError("another trouble")
+
+    with pytest.raises(RuntimeError, match="another trouble"):
+        predictor(broken).scores(*tiles(1), model_shape=(32, 32))
+
+
+def test_a_network_that_cannot_be_compiled_is_one_line() -> None:
+    def stubborn(image: Tensor) -> Tensor:
+        raise TorchDynamoException("no compiler found\nand more")
+
+    with pytest.raises(InputError, match=r"cannot be compiled here: no compiler found; leave --compile out"):
+        predictor(stubborn).scores(*tiles(1), model_shape=(32, 32))

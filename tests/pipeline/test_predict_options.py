@@ -78,7 +78,6 @@ def test_a_damaged_file_stops_or_is_nodata_and_listed(
 ) -> None:  # fmt: skip
     scene = write_scene(shape=(512, 512), tiled=True, blockxsize=128, blockysize=128, compress="deflate")
     with rasterio.open(scene) as file:
-        tags = file.tags(1, ns="TIFF")
         offset = int(file.get_tag_item("BLOCK_OFFSET_1_2", "TIFF", bidx=1))
         size = int(file.get_tag_item("BLOCK_SIZE_1_2", "TIFF", bidx=1))
     content = bytearray(scene.read_bytes())

@@ -1,0 +1,83 @@
+"""Networks made ready for inference, and the steps around them, in torch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.fx.proxy import TraceError
+from torch.nn import functional
+
+from geoseg.models.card import ModelCard
+
+logger = logging.getLogger(__name__)
+
+PROBE_SHAPE = (64, 96)
+FOLD_TOLERANCE = 1e-3
+"""Of the largest logit, by how much folding batch norms may move one."""
+
+
+def ready(network: nn.Module, device: torch.device, *, bands: int, compiled: bool) -> Callable[[Tensor], Tensor]:
+    """The network for inference on a device: batch norms folded into convolutions, in the layout that is fastest."""
+    found = folded(network.eval(), bands=bands).to(device).to(memory_format=torch.channels_last)
+    return cast("Callable[[Tensor], Tensor]", torch.compile(found, dynamic=False)) if compiled else found
+
+
+def folded(network: nn.Module, *, bands: int) -> nn.Module:
+    """The network with its batch norms folded into the convolutions before them, where that can be done; else itself.
+
+    The same function but for rounding, without the passes over memory; held against the network on a tile of noise.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
+    from torch.fx.experimental.optimization import fuse
+
+    noise = torch.randn(1, bands, *PROBE_SHAPE, generator=torch.Generator().manual_seed(0))
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            wanted, found = network.cpu()(noise), fuse(network)
+            seen = found(noise)
+    except (TraceError, TypeError, AttributeError, ValueError, RuntimeError, KeyError) as error:
+        # A network that decides by its input cannot be traced; it runs as it is.
+        logger.debug("batch norms are not folded: %s", error)
+        return network
+    same = torch.allclose(seen, wanted, rtol=FOLD_TOLERANCE, atol=FOLD_TOLERANCE * float(wanted.abs().max()))
+    return found if same else network
+
+
+def to_gpu(arrays: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
+    """The arrays as one tensor on a GPU, by way of pinned memory."""
+    first = torch.from_numpy(arrays[0][:0])
+    stacked = torch.empty((len(arrays), *arrays[0].shape), dtype=first.dtype, pin_memory=device.type == "cuda")
+    np.stack(arrays, out=stacked.numpy())
+    return stacked.to(device, non_blocking=True)
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Probabilities of logits `(n, class, row, col)`."""
+    return logits.contiguous().softmax(dim=1)
+
+
+def resize(planes: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`planes` (n, band, row, col) at another size, bilinear; averaged over what falls together when it shrinks."""
+    if tuple(planes.shape[2:]) == tuple(shape):
+        return planes
+    shrinks = planes.shape[2] > shape[0] or planes.shape[3] > shape[1]
+    return functional.interpolate(planes, size=shape, mode="bilinear", antialias=shrinks, align_corners=False)
+
+
+def model_digest(network: nn.Module, card: ModelCard) -> str:
+    """SHA-256 of a network's weights, their names, and how its input is normalised, in hexadecimal."""
+    digest = hashlib.sha256(repr(card.bands).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
