@@ -143,3 +143,36 @@ def test_two_processes_write_the_same_bytes(model: Path, write_scene: Callable[.
         assert main([*command, *more]) == 0
     for path in (tmp_path / "one").glob("*.tif"):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(("rule", "east"), [("first", "a"), ("newest", "b"), ("mean", None)])
+def test_stac_items_that_overlap_are_mapped_by_the_rule(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path, *, rule: str, east: str | None
+) -> None:
+    pytest.importorskip("pystac")
+    features, maps = [], {}
+    for name, date, left in (("a", "2021-05-27", 500_000), ("b", "2021-08-01", 500_400)):
+        transform = rasterio.Affine(10, 0, left, 0, -10, 5_300_000)
+        scene = write_scene(
+            f"{name}.tif", shape=(60, 80), transform=transform, dtype="uint8" if name == "a" else "uint16"
+        )
+        assert main(["predict", str(scene), "--model", str(model), "--out", str(tmp_path / f"{name}.map.tif")]) == 0
+        maps[name] = pixels(tmp_path / f"{name}.map.tif")[0]
+        asset = {"href": f"./{name}.tif", "type": "image/tiff; application=geotiff", "roles": ["data"],
+                 "bands": [{"name": "red"}, {"name": "nir"}]}  # fmt: skip
+        features.append({
+            "type": "Feature", "stac_version": "1.1.0", "id": name, "geometry": None, "links": [],
+            "properties": {"datetime": f"{date}T10:00:00Z"}, "assets": {"image": asset},
+        })  # fmt: skip
+    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    out = tmp_path / "map.tif"
+    assert (
+        main(["predict", str(tmp_path / "items.json"), "--model", str(model), "--out", str(out), "--rule", rule]) == 0
+    )
+    found = pixels(out)[0]
+    assert found.shape == (60, 120)
+    np.testing.assert_array_equal(found[:, :40], maps["a"][:, :40])
+    np.testing.assert_array_equal(found[:, 80:], maps["b"][:, 40:])
+    if east is not None:
+        wanted = maps["a"][8:, 40:] if east == "a" else maps["b"][8:, :40]
+        assert (found[8:, 40:80] == wanted).mean() > 0.99
