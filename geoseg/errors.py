@@ -43,3 +43,7 @@ class OutputError(GeosegError, OSError):
 
 class OutputExistsError(GeosegError, FileExistsError):
     """An output exists and was not to be overwritten."""
+
+
+class WorkerError(GeosegError, RuntimeError):
+    """Processes that do the work have died, or cannot do it."""

@@ -13,7 +13,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Arithmetic of half the bits."""
 
-LARGEST_BATCH_PX = {"cpu": 2 * 512**2, "cuda": 64 * 512**2}
+LARGEST_BATCH_PX = {"cpu": 512**2, "cuda": 64 * 512**2}
 """Kinds of devices that are served, and pixels in one forward pass, at most, where the user does not say."""
 
 

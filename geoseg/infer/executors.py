@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Protocol
 
 from geoseg.infer.blocks import FinishedBlock, SceneTask, run_blocks
@@ -64,4 +65,20 @@ def serial(
         writer.drain()
 
 
-EXECUTORS: Mapping[str, Executor] = {"serial": serial}
+def _later(module: str, name: str) -> Executor:
+    """An executor of another module, which is loaded when it is used."""
+
+    def execute(
+        task: SceneTask, blocks: Sequence[Block], *, crew: Crew, keep: Keep, progress: Callable[[int], None]
+    ) -> None:
+        executor: Executor = getattr(import_module(module), name)
+        executor(task, blocks, crew=crew, keep=keep, progress=progress)
+
+    return execute
+
+
+EXECUTORS: Mapping[str, Executor] = {
+    "serial": serial,
+    "processes": _later("geoseg.infer.processes", "processes"),
+    "dask": _later("geoseg.infer.cluster", "dask"),
+}
