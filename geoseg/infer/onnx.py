@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from geoseg.errors import InputError, ModelFileError
 from geoseg.infer.bilinear import resize
 from geoseg.infer.canvas import HOST, Arrays, Scores
-from geoseg.infer.kernels import standardize
+from geoseg.infer.kernels import standardize, thread_count
 from geoseg.infer.memory import peak_bytes_of
 from geoseg.infer.turns import TURNS, Turn
 from geoseg.models.card import ModelCard
@@ -70,7 +70,7 @@ class OnnxPredictor:
     def _settle(self) -> None:
         """Load the network onto the device."""
         model, device, threads = self._given
-        self._session = open_session(model, device=device, threads=threads)
+        self._session = open_session(model, device=device, threads=threads or thread_count())
         self.device = device_of(self._session, device=device)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class OnnxPredictor:
             card: What it says of itself.
             batch: Tiles in one run; by default one until `fit_batch` finds a better number.
             device: `auto`, `cpu`, `cuda` or `cuda:1`.
-            threads: Threads within one operator; None leaves it to onnxruntime.
+            threads: Threads within one operator; None takes those of `kernels.thread_count`.
             turns: A name in `TURNS`: test-time augmentation.
 
         Raises:

@@ -16,7 +16,7 @@ BLOCK_PX = 4 * 2**20
 """About how many pixels a block has where one process makes all: what a crash may cost."""
 
 LONG_ROWS = 20
-"""Rows of tiles in a block where several workers make them: each predicts one row more, 5 % of the work."""
+"""Rows of tiles in a block that is made by itself: it predicts one row more, 5 % of the work."""
 
 FIXED_BYTES = 300 * 10**6
 """What GDAL's cache, threads and the assembly of the outputs take in any job."""
@@ -58,21 +58,28 @@ def largest_overlap(members: Iterable[Member], *, slack_px: int) -> int:
     return max(most, 1)
 
 
-def block_rows_for(tiling: Tiling, *, across: int, workers: int) -> int:
+BLOCKS_A_WORKER = 4
+"""Blocks that each process gets, at least, so that the last ones end together."""
+
+
+def block_rows_for(tiling: Tiling, *, across: int, workers: int, alone: bool) -> int:
     """Lattice rows of a block of `across` cells.
 
-    One process makes blocks of `BLOCK_PX`. Several get blocks as long as `LONG_ROWS`, and shorter ones where there
-    would be fewer than workers.
+    Workers that go on downwards take over what is unfinished, so they get blocks of `BLOCK_PX`. Where each block is made
+    alone, they are as long as `LONG_ROWS`. Blocks are shorter where there would be too few for the workers.
     """
+    strips, rows = ceil(tiling.cols.count / across), tiling.rows.count
+    if alone:
+        pieces = max(ceil(rows / LONG_ROWS), ceil(workers / strips))
+        return ceil(rows / min(pieces, rows))
+    fitting = max(1, BLOCK_PX // (across * tiling.cols.stride * tiling.rows.stride))
     if workers == 1:
-        return min(tiling.rows.count, max(1, BLOCK_PX // (across * tiling.cols.stride * tiling.rows.stride)))
-    strips = ceil(tiling.cols.count / across)
-    pieces = max(ceil(tiling.rows.count / LONG_ROWS), ceil(workers / strips))
-    return ceil(tiling.rows.count / min(pieces, tiling.rows.count))
+        return min(rows, fitting)
+    return min(fitting, ceil(rows / min(ceil(BLOCKS_A_WORKER * workers / strips), rows)))
 
 
 def cells_for(
-    task: SceneTask, *, memory_bytes: int, spent_bytes: int = 0, workers: int = 1, sharing: int = 1
+    task: SceneTask, *, memory_bytes: int, spent_bytes: int = 0, workers: int = 1, sharing: int = 1, alone: bool = False
 ) -> tuple[int, int]:
     """Lattice cells of a block, down and across, whose buffers stay within the memory.
 
@@ -82,6 +89,7 @@ def cells_for(
         spent_bytes: What a worker takes for other things than pixels, sums and finished blocks.
         workers: How many make blocks at the same time.
         sharing: How many of them share the memory.
+        alone: Whether they make each block by itself, and never go on downwards.
 
     Raises:
         InputError: The memory does not hold a single tile; the message says how much would.
@@ -90,7 +98,7 @@ def cells_for(
     most = min(cols.count, max(1, STRIP_PX // cols.stride))
     for strips in range(ceil(cols.count / most), cols.count + 1):
         across = ceil(cols.count / strips)
-        down = block_rows_for(task.tiling, across=across, workers=workers)
+        down = block_rows_for(task.tiling, across=across, workers=workers, alone=alone)
         while True:
             cost = bytes_per_col(task, block_rows=down) * (across * cols.stride + cols.tile)
             if sharing * (spent_bytes + cost) <= memory_bytes:

@@ -237,6 +237,7 @@ class TorchPredictor:
             free = torch.cuda.mem_get_info(self.device)[0]
             largest = max(1, LARGEST_BATCH_PX["cuda"] // (model_shape[0] * model_shape[1]))
             self.batch_tiles = max(1, min(largest, int(FREE_SHARE * free) // one))
+            torch.cuda.empty_cache()  # another process may be about to work here
         return self.batch_tiles * model_shape[0] * model_shape[1] * len(self._mean) * 8
 
     def _try(self, model_shape: tuple[int, int], batch: int) -> float:

@@ -197,8 +197,6 @@ def _plan(task: SceneTask, options: PredictOptions, *, crew: Crew) -> Plan:
         InputError: The memory does not hold a single tile.
     """
     sharing = 1 if crew.scheduler else crew.devices
-    # Workers of Dask make each block by itself, so blocks are long however few workers there are now.
-    workers = max(crew.devices, 2) if crew.engine == "dask" else crew.devices
     spent = min(resident_bytes(), LIBRARIES_BYTES + task.predictor.model_bytes) + FIXED_BYTES
     free = options.memory_bytes // sharing - spent
     batch_bytes = task.predictor.fit_batch(
@@ -206,6 +204,11 @@ def _plan(task: SceneTask, options: PredictOptions, *, crew: Crew) -> Plan:
         memory_bytes=max(free, 0) // 2, search=options.batch is None,
     )  # fmt: skip
     cells = cells_for(
-        task, memory_bytes=options.memory_bytes, spent_bytes=spent + batch_bytes, workers=workers, sharing=sharing
+        task,
+        memory_bytes=options.memory_bytes,
+        spent_bytes=spent + batch_bytes,
+        workers=crew.devices,
+        sharing=sharing,
+        alone=crew.engine == "dask",
     )
     return Plan(cells, task.predictor.batch_tiles)

@@ -421,12 +421,15 @@ def test_memory_below_a_tile_says_how_much_would_do(
     assert cells_for(task, memory_bytes=needed * 10**6, spent_bytes=700 * 10**6, sharing=2) == (1, 1)
 
 
-@pytest.mark.parametrize(("workers", "rows"), [(1, 2), (2, 15), (8, 15), (40, 6)])
-def test_several_workers_get_long_blocks_and_none_goes_empty(
-    scene: Callable[..., Any], positions: Callable[..., Any], legend: Legend, workers: int, rows: int
+@pytest.mark.parametrize(
+    ("workers", "alone", "rows"),
+    [(1, False, 2), (2, False, 2), (60, False, 1), (1, True, 15), (2, True, 15), (8, True, 15), (40, True, 6)],
+)
+def test_blocks_made_alone_are_long_and_no_worker_goes_empty(
+    scene: Callable[..., Any], positions: Callable[..., Any], legend: Legend, *, workers: int, alone: bool, rows: int
 ) -> None:
     task = large_task(scene, positions, legend)  # 45 rows of tiles, 5 strips
-    down, across = cells_for(task, memory_bytes=10**10, workers=workers)
+    down, across = cells_for(task, memory_bytes=10**10, workers=workers, alone=alone)
     assert (down, across) == (rows, 9)
     assert len(task.tiling.blocks(cells=(down, across))) >= workers
 
