@@ -70,7 +70,7 @@ class OnnxPredictor:
     def _settle(self) -> None:
         """Load the network onto the device."""
         model, device, threads = self._given
-        self._session = open_session(model, device=device, threads=threads or thread_count())
+        self._session = open_session(model, device=device, threads=thread_count() if threads is None else threads)
         self.device = device_of(self._session, device=device)
 
     def __getstate__(self) -> dict[str, Any]:

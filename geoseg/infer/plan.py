@@ -65,8 +65,8 @@ BLOCKS_A_WORKER = 4
 def block_rows_for(tiling: Tiling, *, across: int, workers: int, alone: bool) -> int:
     """Lattice rows of a block of `across` cells.
 
-    Workers that go on downwards take over what is unfinished, so they get blocks of `BLOCK_PX`. Where each block is made
-    alone, they are as long as `LONG_ROWS`. Blocks are shorter where there would be too few for the workers.
+    Workers that go on downwards take over what is unfinished, so they get blocks of `BLOCK_PX`. Where each block is
+    made alone, they are as long as `LONG_ROWS`. Blocks are shorter where there would be too few for the workers.
     """
     strips, rows = ceil(tiling.cols.count / across), tiling.rows.count
     if alone:
