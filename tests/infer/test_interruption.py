@@ -89,15 +89,12 @@ def test_a_full_disk_stops_with_a_line_and_keeps_what_is_finished(
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_leaves_a_job_that_goes_on_and_says_so(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; sys.argv[1:] = ['x', '0', '0']\n"
-        f"sys.path.insert(0, {str(SUPPORT)!r})\n"
-        "source = Path(sys.path[0], 'killed_jobs.py').read_text().replace('\\n\\nmain()\\n', '\\n')\n"
-        "import logging; logging.basicConfig(format='%(message)s')\n"
-        "exec(compile(source, 'killed_jobs', 'exec'))\n"
+        "import logging, sys; from pathlib import Path; logging.basicConfig(format='%(message)s')\n"
+        f"sys.path.insert(0, {str(SUPPORT)!r}); import killed_jobs\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "scene = folder / 'scene.tif'\n"
-        "scene.exists() or write_scene(scene)\n"
-        "run(scene, folder / 'map.tif')\n"
+        "scene.exists() or killed_jobs.write_scene(scene)\n"
+        "killed_jobs.run(scene, folder / 'map.tif')\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("map.tif.parts/block-*.class.tif")):

@@ -124,4 +124,5 @@ def main() -> None:
                       "names": sorted(path.name for path in out.parent.iterdir())}))  # fmt: skip
 
 
-main()
+if __name__ == "__main__":
+    main()
