@@ -12,6 +12,9 @@ from geoseg.tiling import Tiling
 STRIP_PX = 4096
 """No strip is wider, so that a wider scene takes no more memory."""
 
+DEVICE_STRIP_PX = 16384
+"""The same where a device does the work: a row of tiles has to fill its batch."""
+
 BLOCK_PX = 4 * 2**20
 """About how many pixels a block has where one process makes all: what a crash may cost."""
 
@@ -95,7 +98,8 @@ def cells_for(
         InputError: The memory does not hold a single tile; the message says how much would.
     """
     cols = task.tiling.cols
-    most = min(cols.count, max(1, STRIP_PX // cols.stride))
+    widest = STRIP_PX if task.predictor.readers == 1 else DEVICE_STRIP_PX
+    most = min(cols.count, max(1, widest // cols.stride))
     for strips in range(ceil(cols.count / most), cols.count + 1):
         across = ceil(cols.count / strips)
         down = block_rows_for(task.tiling, across=across, workers=workers, alone=alone)

@@ -35,7 +35,7 @@ def measure(
     map_scene: MapScene, options: argparse.Namespace, *, package: str,
     afterwards: Callable[[], dict[str, Any]] = dict, **about: Any,
 ) -> None:  # fmt: skip
-    """Map the small scene, then the scene by the clock, and print what it took, and what `afterwards` finds, as JSON."""
+    """Map the small scene, then the scene by the clock, and print what it took and what `afterwards` finds."""
     map_scene(options.warm, options.out.with_name("warm.tif"))
     before = peak_mb()
     start, busy = time.perf_counter(), time.process_time()

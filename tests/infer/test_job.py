@@ -406,6 +406,12 @@ def test_strips_are_as_wide_as_memory_allows(
     assert widths[0] < widths[-1]
 
 
+def test_a_device_gets_wider_strips(scene: Callable[..., Any], positions: Callable[..., Any], legend: Legend) -> None:
+    task = large_task(scene, positions, legend)
+    task.predictor.readers = 4  # type: ignore[misc]
+    assert cells_for(task, memory_bytes=10**10) == (1, 23)
+
+
 def large_task(scene: Callable[..., Any], positions: Callable[..., Any], legend: Legend) -> SceneTask:
     lattice = lattice_for((20_000, 20_000), tile_px=512, overlap_px=64, scale=(1.0, 1.0))
     return SceneTask(scene(8, 8), positions(), legend, lattice.tiling, lattice.model_shape, "hann")
