@@ -98,10 +98,21 @@ def call(verb: Callable[..., Any], args: Sequence[str], *, name: str) -> Any:
     try:
         options = parser.parse_args(normalized(args, flags=flags, subject=subject, several=several))
     except ArgumentError as error:
-        raise InputError(one_line(f"{name}: {error}; see geoseg {name} --help")) from error
+        raise InputError(f"{name}: {_reason(error, verb)}; see geoseg {name} --help") from error
     options = parser.instantiate(options)
     options.pop("config", None)
     return verb(**vars(options))
+
+
+def _reason(error: Exception, verb: Callable[..., Any]) -> str:
+    """Why arguments were refused, in a line: for a value of the wrong kind the option, and what it takes."""
+    text = one_line(str(error))
+    key = re.search(r'[Kk]ey "?(\w+)"?:', text)
+    parameter = inspect.signature(verb).parameters.get(key[1]) if key else None
+    if key is None or parameter is None or "does not exist" in text:
+        return text
+    takes = str(parameter.annotation).replace("Literal", "one of ").replace(" | None", "").replace("'", "")
+    return f"the value of --{key[1].replace('_', '-')} does not fit; needed is {takes}"
 
 
 def usage(verb: Callable[..., Any], *, name: str, subject: str | None) -> str:
@@ -134,7 +145,7 @@ def normalized(args: Sequence[str], *, flags: set[str], subject: str | None = No
             out.append("--help")
             continue
         if not token.startswith("--"):
-            bare.append(token)
+            bare.append(_no_option(token))
             continue
         key, equals, value = token[2:].partition("=")
         key = key.replace("-", "_")
@@ -146,11 +157,28 @@ def normalized(args: Sequence[str], *, flags: set[str], subject: str | None = No
             else:
                 raise InputError(f"option --{key} needs a value")
         out.append(f"--{key}={value}")
+    _check_once(out)
     if bare and (subject is None or (not several and len(bare) > 1)):
         raise InputError(f"unexpected argument '{bare[-1]}'; options begin with --")
     if bare:
         out.append(f"--{subject}={json.dumps(bare) if several else bare[0]}")
     return out
+
+
+def _no_option(token: str) -> str:
+    """The token, which is a value and not an option with a single dash."""
+    if re.match(r"-[A-Za-z]", token):
+        raise InputError(f"option {token} is unknown; options begin with two dashes, such as --out")
+    return token
+
+
+def _check_once(options: Sequence[str]) -> None:
+    """Nothing, where no option is given twice."""
+    names = [option.partition("=")[0] for option in options]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        name = twice[0].replace("_", "-")
+        raise InputError(f"option {name} is given twice; give several values with commas between")
 
 
 def one_line(text: str) -> str:

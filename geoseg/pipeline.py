@@ -127,7 +127,8 @@ def predict(
         The files written, and what the work was.
 
     Raises:
-        GeosegError: Something about the input or the output has to be mended; nothing is left behind.
+        GeosegError: Something about the input or the output has to be mended. Blocks that were finished are kept, and
+            the same call goes on from there.
     """
     out = Path(out)
     source = _scene(scene, bands=bands, nodata=nodata, crs=crs)
@@ -136,6 +137,7 @@ def predict(
         device=device, precision=precision, compiled=compile, tta=tta, native=native,
         layers=tuple(_names(layers) or ()), rule=rule, area=area, on_error=on_error,
         crew=infer.Crew(engine, devices, scheduler), seams=check_seams, overwrite=overwrite,
+        inputs=tuple(map(str, [*_model_paths(model), *([area] if isinstance(area, str) else [])])),
     )  # fmt: skip
     trained = [_trained(path) for path in _model_paths(model)]
     with progress_bar("predict") as progress:
@@ -306,9 +308,12 @@ def parse_bytes(text: str | int) -> int:
     number = lowered.rstrip("abcdefghijklmnopqrstuvwxyz ")
     unit = lowered[len(number) :].strip()
     try:
-        return int(float(number) * units[unit])
-    except (KeyError, ValueError) as error:
+        size = int(float(number) * units[unit])
+    except (KeyError, ValueError, OverflowError) as error:
         raise InputError(f"memory '{text}' is no size; write it like 2GB or 500MB") from error
+    if size < units["mb"]:
+        raise InputError(f"memory '{text}' is {size} bytes; needed is a size such as 2GB or 500MB")
+    return size
 
 
 def _scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None, crs: str | None) -> Source:
@@ -329,7 +334,7 @@ def _scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None,
 
 def _names(given: list[str] | str | None) -> list[str] | None:
     """Names as a list, where the command line gives them with commas between."""
-    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
 
 
 def _model_paths(given: Path | list[Path]) -> list[Path]:
@@ -338,7 +343,7 @@ def _model_paths(given: Path | list[Path]) -> list[Path]:
         return [Path(path) for path in given]
     if Path(given).exists():
         return [Path(given)]
-    return [Path(part.strip()) for part in str(given).split(",")]
+    return [Path(part.strip()) for part in str(given).split(",") if part.strip()]
 
 
 def _trained(path: Path) -> infer.TrainedModel:

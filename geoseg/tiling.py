@@ -179,6 +179,14 @@ class Tiling:
         return found
 
     @property
+    def overlap_cost(self) -> float:
+        """Pixels predicted twice over pixels predicted at all, without what lies beyond the scene: 0 at one tile."""
+        shares = [
+            axis.count * axis.tile / ((axis.count - 1) * axis.stride + axis.tile) for axis in (self.rows, self.cols)
+        ]
+        return shares[0] * shares[1] - 1
+
+    @property
     def excess(self) -> float:
         """Pixels predicted over pixels of the scene: what overlap and padding cost, 1.0 at best."""
         tiles = self.count[0] * self.count[1] * self.tile_shape[0] * self.tile_shape[1]

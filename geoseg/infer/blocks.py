@@ -342,7 +342,7 @@ def run_blocks(
     unread: dict[int, list[Unread]] = {}
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(readers, "geoseg-decode")) if readers > 1 else None
-        reads = read_ahead(plan_steps(tiling, blocks), lambda step: _read(task, step, pool))
+        reads = read_ahead(plan_steps(tiling, blocks), lambda step: _read(task, step, pool), modest=readers == 1)
         for step, read in stack.enter_context(closing(reads)):
             if strip is None or step.fresh:
                 strip, unread = Strip(task, step.block, weights=(rows, cols)), {}

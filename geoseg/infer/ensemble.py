@@ -83,4 +83,6 @@ class Ensemble:
             found = member.scores([tile[list(pick)] for tile in tiles], valid, model_shape=model_shape)
             for total, tile in zip(totals, found.values, strict=True):
                 self.arrays.add(total, tile, weights, col_off=0, logits=found.logits)
+        # A member that ran out of memory halved its batch.
+        self.batch_tiles = min(self.batch_tiles, *(member.batch_tiles for member in self.members))
         return Scores(totals, logits=False)

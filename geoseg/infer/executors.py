@@ -59,7 +59,10 @@ def serial(
     def write(finished: FinishedBlock) -> None:
         keep(encode_block(task, finished))
 
-    with WriteBehind[None]() as writer, closing(run_blocks(task, blocks, progress=progress)) as made:
+    with (
+        WriteBehind[None](modest=task.predictor.readers == 1) as writer,
+        closing(run_blocks(task, blocks, progress=progress)) as made,
+    ):
         for block in made:
             writer.submit(write, block)
         writer.drain()

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+MODEST = 15
+"""The niceness of threads that stand back."""
+
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 
 
+def stand_back() -> None:
+    """Let this thread have the cores only when nobody else wants them; nothing where the system has no such thing."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), MODEST)
+
+
 def read_ahead(
-    items: Iterable[Item], load: Callable[[Item], Loaded], *, ahead: int = 1, threads: int = 1
+    items: Iterable[Item], load: Callable[[Item], Loaded], *, ahead: int = 1, threads: int = 1, modest: bool = False
 ) -> Generator[tuple[Item, Loaded], None, None]:
     """Each item and what `load` gives for it, in order; up to `ahead` more are loaded meanwhile.
+
+    With `modest` the threads leave the cores to others that want them, such as a network that works there.
 
     An exception in `load` comes out at its item. When the caller stops early, what has not begun is never loaded.
     """
     waiting: deque[tuple[Item, Future[Loaded]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="geoseg-read")
+    pool = ThreadPoolExecutor(threads, "geoseg-read", initializer=stand_back if modest else None)
     try:
         for item in items:
             waiting.append((item, pool.submit(load, item)))
@@ -40,12 +54,14 @@ def _first(waiting: deque[tuple[Item, Future[Loaded]]]) -> tuple[Item, Loaded]:
 class WriteBehind(Generic[Item]):
     """Runs jobs one after the other in a thread, and at most `behind` of them wait.
 
+    With `modest` the thread leaves the cores to others that want them.
+
     As a context manager it leaves when all is written. An exception of a job comes out of the next call or at the end,
     unless another one is already on its way.
     """
 
-    def __init__(self, *, behind: int = 1) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="geoseg-write")
+    def __init__(self, *, behind: int = 1, modest: bool = False) -> None:
+        self._pool = ThreadPoolExecutor(1, "geoseg-write", initializer=stand_back if modest else None)
         self._waiting: deque[Future[Item]] = deque()
         self._behind = behind
 

@@ -7,6 +7,7 @@ appears last, under its name only when everything is complete.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,9 @@ from geoseg.infer.blend import BLENDS
 from geoseg.infer.blocks import SceneTask
 from geoseg.infer.encode import notes_of
 from geoseg.infer.executors import EXECUTORS, Crew
-from geoseg.infer.parts import JobFolder, Outputs, Plan, file_stamps, is_complete, paths_in
+from geoseg.infer.holding import held
+from geoseg.infer.layers import LAYERS
+from geoseg.infer.parts import JobFolder, Outputs, Plan, file_stamps, files_in, is_complete
 from geoseg.infer.reading import ON_ERROR, Unread, merged
 from geoseg.infer.seams import SeamReport
 from geoseg.io.outputs import check_output
@@ -37,6 +40,9 @@ Progress = Callable[[int, int], None]
 
 UNSIGNED = re.compile(r"(?<=\w)\?[^'\"\s]*")
 """The query of an address, such as a signature that is another one each time."""
+
+HOW = ("precision", "tta")
+"""What is known of a model's use rather than of the model."""
 
 LISTED = 5
 """Places that could not be read which are listed in the log; the STAC Item lists all."""
@@ -83,10 +89,8 @@ class PredictResult:
 
     def __str__(self) -> str:
         rows, cols = self.geobox.shape
-        made = (
-            f"{self.class_map}: {cols} x {rows} pixels, {self.valid_px / (rows * cols):.1%} with a class, "
-            f"in {self.seconds:.1f} s"
-        )
+        share = math.floor(1000 * self.valid_px / (rows * cols)) / 10  # 100 only where none lacks
+        made = f"{self.class_map}: {cols} x {rows} pixels, {share:.1f}% with a class, in {self.seconds:.1f} s"
         return made if self.seams is None else f"{made}\n{self.seams}"
 
 
@@ -97,17 +101,19 @@ class Job:
     Attributes:
         task: The scene and the network.
         out: The class map to write.
-        plan: Cuts the work of a new job; called before any folder is made.
+        plan: Cuts the work of a new job, or holds the plan of an earlier run against what can be had now.
         crew: Who does the work.
         model: What is known of the model: `name`, `sha256`, ...; part of the job's identity, written in the outputs.
+        inputs: Files that no output may replace, beside those of the scene.
         overwrite: Whether existing outputs and another job's parts may be replaced.
     """
 
     task: SceneTask
     out: Path
-    plan: Callable[[], Plan]
+    plan: Callable[[Plan | None], Plan]
     crew: Crew = field(default_factory=Crew)
     model: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
     overwrite: bool = False
 
     @property
@@ -128,26 +134,23 @@ def run_job(job: Job, *, progress: Progress | None = None) -> PredictResult:
             nothing where none was.
     """
     began, task, outputs = time.monotonic(), job.task, job.outputs
-    _check_names(job)
-    identity = _identity(task, model=job.model)
-    recovered = is_complete(outputs.class_map, identity)
-    if not recovered:
-        _check_outputs(outputs, task, overwrite=job.overwrite)
-    folder = JobFolder.claim(outputs, identity=identity, plan=job.plan, created=_now(), overwrite=job.overwrite)
-    blocks, task.predictor.batch_tiles = task.tiling.blocks(cells=folder.plan.cells), folder.plan.batch_tiles
-    missing = [] if recovered else [block for block in blocks if not folder.is_finished(block)]
-    with folder.locked(), _keeping_parts(folder, blocks):
+    check_names(outputs, blend=task.blend, engine=job.crew.engine, on_error=task.on_error)
+    with held(outputs.class_map):
+        identity = _identity(task, model=job.model)
+        recovered = is_complete(outputs.class_map, identity)
         if not recovered:
-            _make(job, missing, folder, progress=_counted(progress, task.tiling, missing))
-            notes = [notes_of(folder.part(block, "class")) for block in blocks]
-            unread = merged(item for _, items in notes for item in items)
-            assemble(task, blocks, folder, outputs, model=job.model, unread=unread)
-            valid_px = sum(valid for valid, _ in notes)
-            folder.write_notes({"valid_px": valid_px, "unread": [item.to_list() for item in unread]})
-        known = folder.read_notes()
-        folder.publish(outputs)
+            check_outputs(outputs, inputs=[*files_in(task.source), *job.inputs], overwrite=job.overwrite)
+        folder = JobFolder.claim(outputs, identity=identity, plan=job.plan, created=_now(), overwrite=job.overwrite)
+        blocks, task.predictor.batch_tiles = task.tiling.blocks(cells=folder.plan.cells), folder.plan.batch_tiles
+        missing = [] if recovered else _missing(task, blocks, folder)
+        with _keeping_parts(folder, blocks):
+            if not recovered:
+                _make(job, missing, folder, blocks=len(blocks), progress=_counted(progress, task.tiling, missing))
+                _assemble(job, blocks, folder)
+            known = folder.read_notes()
+            folder.publish(outputs, stale=_stale(outputs) if job.overwrite else ())
     valid_px, unread = known["valid_px"], [Unread.from_list(values) for values in known["unread"]]
-    _say_what_lacks(outputs, valid_px, unread)
+    _say_what_lacks(job, valid_px, unread)
     return PredictResult(
         class_map=outputs.class_map, layers={name: outputs.layer(name) for name in outputs.layers},
         style=outputs.style, item=outputs.item, geobox=task.source.geobox, blocks=len(blocks),
@@ -156,28 +159,58 @@ def run_job(job: Job, *, progress: Progress | None = None) -> PredictResult:
     )  # fmt: skip
 
 
-def _check_names(job: Job) -> None:
-    out = job.outputs.class_map
+def _missing(task: SceneTask, blocks: Sequence[Block], folder: JobFolder) -> list[Block]:
+    """Blocks that are not finished; those with pixels that could not be read are not, where that is to stop the job."""
+
+    def is_missing(block: Block) -> bool:
+        if not folder.is_finished(block):
+            return True
+        return task.on_error == "stop" and bool(notes_of(folder.part(block, "class"))[1])
+
+    return [block for block in blocks if is_missing(block)]
+
+
+def _assemble(job: Job, blocks: Sequence[Block], folder: JobFolder) -> None:
+    """Put the outputs together, and keep what is known of them."""
+    notes = [notes_of(folder.part(block, "class")) for block in blocks]
+    unread = merged(item for _, items in notes for item in items)
+    assemble(job.task, blocks, folder, job.outputs, model=job.model, unread=unread)
+    valid_px = sum(valid for valid, _ in notes)
+    folder.write_notes({"valid_px": valid_px, "unread": [item.to_list() for item in unread]})
+
+
+def _stale(outputs: Outputs) -> list[Path]:
+    """Layers that this job does not make, which an older map may have left."""
+    return [outputs.layer(name) for name in LAYERS if name not in outputs.layers]
+
+
+def check_names(outputs: Outputs, *, blend: str, engine: str, on_error: str) -> None:
+    """Nothing, where the names are known.
+
+    Raises:
+        InputError: One is not, or the output is no GeoTIFF.
+    """
+    out = outputs.class_map
     if out.suffix.lower() not in (".tif", ".tiff"):
         raise InputError(f"the output {out} must end in .tif: a map is written as GeoTIFF")
-    tables = (("blend", job.task.blend, BLENDS), ("engine", job.crew.engine, EXECUTORS),
-              ("on-error", job.task.on_error, ON_ERROR))  # fmt: skip
+    tables = (("blend", blend, BLENDS), ("engine", engine, EXECUTORS), ("on-error", on_error, ON_ERROR))
     for what, name, table in tables:
         if name not in table:
             raise InputError(f"{what} '{name}' is unknown; known are {', '.join(table)}")
 
 
-def _check_outputs(outputs: Outputs, task: SceneTask, *, overwrite: bool) -> None:
-    """Nothing, where all outputs may be written; folders that the checks made are gone again."""
-    inputs = paths_in(task.source)
-    missing = [folder for folder in outputs.class_map.absolute().parents if not folder.exists()]
-    try:
-        for path in outputs.paths:
+def check_outputs(outputs: Outputs, *, inputs: Sequence[str], overwrite: bool) -> None:
+    """Nothing, where all outputs may be written.
+
+    Raises:
+        InputError: An output is also an input.
+        OutputExistsError: An output exists and was not to be overwritten.
+        OutputError: The place cannot be written.
+    """
+    folder = outputs.class_map.absolute().parent
+    for path in outputs.paths:
+        if folder.exists():
             check_output(path, overwrite=overwrite, inputs=inputs)
-    finally:
-        for folder in missing:
-            if folder.is_dir():
-                folder.rmdir()
 
 
 def _identity(task: SceneTask, *, model: Mapping[str, str]) -> dict[str, Any]:
@@ -189,9 +222,10 @@ def _identity(task: SceneTask, *, model: Mapping[str, str]) -> dict[str, Any]:
     return {
         "version": geoseg.__version__,
         "source": UNSIGNED.sub("", repr(task.source)),
-        "files": file_stamps(paths_in(task.source)),
+        "files": file_stamps(files_in(task.source)),
         "grid": [list(grid.shape), list(grid.affine)[:6], str(grid.crs)],
-        "model": dict(model),
+        "model": {name: value for name, value in model.items() if name not in HOW},
+        **{name: model[name] for name in HOW if name in model},
         "legend": task.legend.to_dict(),
         "tile": [*tiling.tile_shape, *task.model_shape],
         "overlap": [tiling.rows.overlap, tiling.cols.overlap],
@@ -202,29 +236,36 @@ def _identity(task: SceneTask, *, model: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _make(job: Job, blocks: Sequence[Block], folder: JobFolder, *, progress: Callable[[int], None]) -> None:
-    """Make the blocks and keep their parts."""
+def _make(
+    job: Job, missing: Sequence[Block], folder: JobFolder, *, blocks: int, progress: Callable[[int], None]
+) -> None:
+    """Make the missing blocks and keep their parts."""
     tiling = job.task.tiling
+    if len(missing) < blocks:
+        logger.info("%d of %d blocks are there from an earlier run", blocks - len(missing), blocks)
     logger.info(
-        "%d blocks to make; tiles of %d x %d pixels overlap by %d x %d, which costs %.0f %% more work",
-        len(blocks), *tiling.tile_shape, tiling.rows.overlap, tiling.cols.overlap, 100 * (tiling.excess - 1),
+        "%d %s to make; tiles of %d x %d pixels overlap by %d x %d, which costs %.0f %% more work",
+        len(missing), "block" if len(missing) == 1 else "blocks", *tiling.tile_shape, tiling.rows.overlap,
+        tiling.cols.overlap, 100 * tiling.overlap_cost,
     )  # fmt: skip
-    if blocks:
-        EXECUTORS[job.crew.engine](job.task, blocks, crew=job.crew, keep=folder.keep, progress=progress)
+    if missing:
+        EXECUTORS[job.crew.engine](job.task, missing, crew=job.crew, keep=folder.keep, progress=progress)
 
 
-def _say_what_lacks(outputs: Outputs, valid_px: int, unread: Sequence[Unread]) -> None:
+def _say_what_lacks(job: Job, valid_px: int, unread: Sequence[Unread]) -> None:
+    outputs = job.outputs
     if not valid_px:
-        logger.warning("the scene has no valid pixel: %s is nodata throughout", outputs.class_map)
+        where = "the scene" if job.task.area is None else "the area"
+        logger.warning("%s has no valid pixel: %s is nodata throughout", where, outputs.class_map)
     if unread:
-        pixels = sum(item.window.rows * item.window.cols for item in unread)
+        pixels, places = sum(item.window.rows * item.window.cols for item in unread), len(unread)
         logger.warning(
-            "%d pixels in %d place%s could not be read and are nodata:", pixels, len(unread), "s" * (len(unread) > 1)
+            "%d pixels in %d %s could not be read and are nodata:", pixels, places, "place" if places == 1 else "places"
         )
         for item in unread[:LISTED]:
             logger.warning("  %s: %s", item, item.reason)
-        if len(unread) > LISTED:
-            logger.warning("  and %d more; %s lists all", len(unread) - LISTED, outputs.item)
+        if places > LISTED:
+            logger.warning("  and %d more; %s lists all", places - LISTED, outputs.item)
 
 
 def _counted(progress: Progress | None, tiling: Tiling, missing: Sequence[Block]) -> Callable[[int], None]:

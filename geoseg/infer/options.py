@@ -37,6 +37,7 @@ class PredictOptions:
         on_error: `stop` at pixels that cannot be read, or make them `nodata`.
         crew: Who does the work.
         seams: Whether to look for tile borders in the finished map.
+        inputs: Files that no output may replace, beside those of the scene.
         overwrite: Whether existing outputs and another job's parts may be replaced.
     """
 
@@ -56,6 +57,7 @@ class PredictOptions:
     on_error: str = "stop"
     crew: Crew = field(default_factory=Crew)
     seams: bool = False
+    inputs: tuple[str, ...] = ()
     overwrite: bool = False
 
 

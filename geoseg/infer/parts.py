@@ -8,30 +8,22 @@ rename, so the job can be stopped between any two.
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from geoseg.errors import OutputError
 from geoseg.io.cog import write_bytes
+from geoseg.io.vrt import files_of_vrt
 from geoseg.tiling import Block
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-logger = logging.getLogger(__name__)
 
 FORMAT = 2
 JOB = "job.json"
 NOTES = "notes.json"
 STALE = (".aux.xml", ".ovr")  # what GDAL keeps beside a raster
+BESIDE = (*STALE, ".msk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +92,29 @@ class JobFolder:
         plan: How the work is cut.
         layers: Names of all layers.
         created: When the job began, as ISO 8601.
-        made: Folders above it that were made for it.
     """
 
     path: Path
     plan: Plan
     layers: tuple[str, ...]
     created: str
-    made: tuple[Path, ...] = ()
 
     @classmethod
     def claim(
-        cls, outputs: Outputs, *, identity: Mapping[str, Any], plan: Callable[[], Plan], created: str, overwrite: bool
+        cls,
+        outputs: Outputs,
+        *,
+        identity: Mapping[str, Any],
+        plan: Callable[[Plan | None], Plan],
+        created: str,
+        overwrite: bool,
     ) -> JobFolder:
         """The folder for a job with these outputs: a new one, or the one that an earlier run of the same job left.
 
         Args:
-            outputs: What the job makes.
+            outputs: What the job makes; their folder is there, and no other run is at work on them.
             identity: What makes it this job, as JSON values: the same again gives the same map.
-            plan: Makes the plan of a new job; an earlier run's is kept.
+            plan: Makes the plan of a new job, or holds an earlier run's against what can be had now.
             created: The time, for a new job.
             overwrite: Whether another job's parts may be deleted.
 
@@ -130,46 +126,31 @@ class JobFolder:
         found = _read_job(folder)
         if found and found["identity"] == wanted:
             kept = Plan((found["cells"][0], found["cells"][1]), found["batch_tiles"])
-            return cls(folder, kept, outputs.layers, found["created"])
+            return cls(folder, plan(kept), outputs.layers, found["created"])
         if folder.exists():
             _refuse_other(folder, found, wanted, overwrite=overwrite)
-        chosen = plan()
-        if folder.exists():
-            shutil.rmtree(folder)
-        made = tuple(parent for parent in folder.absolute().parents if not parent.exists())
-        new = cls(folder, chosen, outputs.layers, created, made)
-        job = {"format": FORMAT, "identity": wanted, **asdict(chosen), "created": created}
-        beginning = beside(folder, "new")  # so that no folder is seen without its job
-        try:
-            for stale in (beginning, beside(folder, "old")):
-                shutil.rmtree(stale, ignore_errors=True)
-            beginning.mkdir(parents=True)
-            write_text(beginning / JOB, json.dumps(job, indent=2) + "\n")
-            beginning.rename(folder)
-        except OSError as error:
-            shutil.rmtree(beginning, ignore_errors=True)
-            new.discard()
-            raise OutputError(f"{folder} cannot be made: {error.strerror or error}; choose another folder") from error
+        new = cls(folder, plan(None), outputs.layers, created)
+        new.begin({"format": FORMAT, "identity": wanted, **asdict(new.plan), "created": created})
         return new
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other runs of the same job out; the system lets go of it when the process ends, however it ends.
+    def begin(self, job: Mapping[str, Any]) -> None:
+        """Make the folder anew, with what says whose it is.
 
         Raises:
-            OutputError: Another run is at work.
+            OutputError: It cannot be made.
         """
-        with (self.path / "lock").open("w") as file:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise OutputError(
-                        f"another run is at work in {self.path}; wait until it ends, or choose another output"
-                    ) from error
-                except OSError as error:  # some network file systems know no locks
-                    logger.debug("%s cannot be locked: %s", self.path, error)
-            yield
+        beginning = beside(self.path, "new")  # so that no folder is seen without its job
+        try:
+            for stale in (beginning, beside(self.path, "old"), self.path):
+                shutil.rmtree(stale, ignore_errors=True)
+            beginning.mkdir()
+            write_text(beginning / JOB, json.dumps(job, indent=2) + "\n")
+            beginning.rename(self.path)
+        except OSError as error:
+            shutil.rmtree(beginning, ignore_errors=True)
+            raise OutputError(
+                f"{self.path} cannot be made: {error.strerror or error}; choose another folder"
+            ) from error
 
     def part(self, block: Block, layer: str) -> Path:
         """The file of a block's layer."""
@@ -209,8 +190,12 @@ class JobFolder:
         self.staging.mkdir()
         return self.staging
 
-    def publish(self, outputs: Outputs) -> None:
+    def publish(self, outputs: Outputs, *, stale: Iterable[Path] = ()) -> None:
         """Move the complete outputs to their places, the class map last, and delete the folder.
+
+        Args:
+            outputs: Where they go.
+            stale: Files of an older map that would be taken for this one's; they are deleted.
 
         Raises:
             OutputError: A file cannot be moved.
@@ -224,6 +209,9 @@ class JobFolder:
                 for ending in STALE:
                     if not (self.done / (raster.name + ending)).exists():
                         (target / (raster.name + ending)).unlink(missing_ok=True)
+            for path in stale:
+                for ending in ("", *STALE):
+                    path.with_name(path.name + ending).unlink(missing_ok=True)
             for path in (*waiting, self.done / outputs.class_map.name):
                 if path.exists():
                     path.replace(target / path.name)
@@ -250,11 +238,8 @@ class JobFolder:
         return found
 
     def discard(self) -> None:
-        """Delete the folder, and the folders that were made for it."""
+        """Delete the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
-        for parent in self.made:
-            if parent.exists() and not any(parent.iterdir()):
-                parent.rmdir()
 
 
 def folder_of(out: Path) -> Path:
@@ -275,12 +260,14 @@ def is_complete(out: Path, identity: Mapping[str, Any]) -> bool:
 
 
 def _read_job(folder: Path) -> dict[str, Any] | None:
-    """What `job.json` says; None where there is none that this version understands."""
+    """What `job.json` says; None where there is none. Of another version's only that it is another job is known."""
     try:
         found = json.loads((folder / JOB).read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+    if not isinstance(found, dict) or "format" not in found or "identity" not in found:
+        return None
+    return found if found["format"] == FORMAT else {"identity": {"format": found["format"]}}
 
 
 def _refuse_other(folder: Path, found: Mapping[str, Any] | None, wanted: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -316,6 +303,14 @@ def paths_in(source: Any) -> list[str]:
     values = {item.name: getattr(source, item.name) for item in fields(source)}
     own = [str(values["path"])] if isinstance(values.get("path"), str | Path) else []
     return _unique([*own, *(path for value in values.values() for path in paths_in(value))])
+
+
+def files_in(source: Any) -> list[str]:
+    """What `paths_in` finds, the files that VRTs among them name, and what GDAL reads beside a raster."""
+    paths = paths_in(source)
+    paths += [str(named) for path in paths for named in files_of_vrt(Path(path))]
+    beside_them = [path + ending for path in paths for ending in BESIDE]
+    return _unique([*paths, *(path for path in beside_them if Path(path).exists())])
 
 
 def _unique(paths: Iterable[str]) -> list[str]:

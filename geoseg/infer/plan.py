@@ -27,6 +27,9 @@ FIXED_BYTES = 300 * 10**6
 LIBRARIES_BYTES = 1200 * 10**6
 """What the libraries take at most; what else this process holds is not the job's to count."""
 
+BLOCKS_A_WORKER = 4
+"""Blocks that each process gets, at least, so that the last ones end together."""
+
 BLOCKS_HELD = 4
 """Finished blocks in memory: being filled, put together, waiting and being encoded."""
 
@@ -49,6 +52,12 @@ def bytes_per_col(task: SceneTask, *, block_rows: int) -> int:
     return carried + ahead + finished + measuring
 
 
+def buffer_bytes(task: SceneTask, cells: tuple[int, int]) -> int:
+    """Bytes for pixels, sums and finished blocks of `cells` (down, across) lattice cells."""
+    cols = task.tiling.cols
+    return bytes_per_col(task, block_rows=cells[0]) * (cells[1] * cols.stride + cols.tile)
+
+
 def largest_overlap(members: Iterable[Member], *, slack_px: int) -> int:
     """How many scenes may lie under one row of tiles at a time, at most."""
     edges = []
@@ -59,10 +68,6 @@ def largest_overlap(members: Iterable[Member], *, slack_px: int) -> int:
         now += change
         most = max(most, now)
     return max(most, 1)
-
-
-BLOCKS_A_WORKER = 4
-"""Blocks that each process gets, at least, so that the last ones end together."""
 
 
 def block_rows_for(tiling: Tiling, *, across: int, workers: int, alone: bool) -> int:
@@ -104,7 +109,7 @@ def cells_for(
         across = ceil(cols.count / strips)
         down = block_rows_for(task.tiling, across=across, workers=workers, alone=alone)
         while True:
-            cost = bytes_per_col(task, block_rows=down) * (across * cols.stride + cols.tile)
+            cost = buffer_bytes(task, (down, across))
             if sharing * (spent_bytes + cost) <= memory_bytes:
                 return down, across
             if down == 1:
@@ -113,5 +118,6 @@ def cells_for(
     needed = ceil(sharing * (spent_bytes + cost) / 10**6)
     raise InputError(
         f"memory of {memory_bytes / 10**6:.0f} MB: one tile of {task.tiling.tile_shape[0]} x "
-        f"{task.tiling.tile_shape[1]} pixels needs {needed} MB; try --memory {needed}MB, or a smaller --tile-px"
+        f"{task.tiling.tile_shape[1]} pixels needs {needed} MB; try --memory {needed}MB"
+        + (", or a smaller --tile-px" if cost > spent_bytes else "")
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,14 @@ from geoseg.infer.blocks import Member, Predictor, SceneTask
 from geoseg.infer.canvas import EACH_SCENE, RULES
 from geoseg.infer.ensemble import Ensemble
 from geoseg.infer.executors import EXECUTORS, Crew
-from geoseg.infer.job import Job, PredictResult, Progress, run_job
+from geoseg.infer.job import Job, PredictResult, Progress, check_names, check_outputs, run_job
 from geoseg.infer.layers import chosen_layers
 from geoseg.infer.memory import resident_bytes
 from geoseg.infer.options import PredictOptions, TrainedModel
-from geoseg.infer.parts import Plan
-from geoseg.infer.plan import FIXED_BYTES, LIBRARIES_BYTES, cells_for
+from geoseg.infer.parts import Outputs, Plan, files_in, folder_of
+from geoseg.infer.plan import FIXED_BYTES, LIBRARIES_BYTES, buffer_bytes, cells_for
 from geoseg.infer.reading import Piece, read_piece
-from geoseg.infer.scale import Lattice, lattice_for, match_scene, scale_for
+from geoseg.infer.scale import SAME_GSD, Lattice, lattice_for, match_scene, scale_for
 from geoseg.infer.seams import check_seams
 from geoseg.io.combine import Mosaic, pick
 from geoseg.io.dates import newest_first
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from geoseg.models.card import ModelCard
 
 logger = logging.getLogger(__name__)
-
-SAME_GSD = 0.05
-"""Networks of an ensemble see one lattice of tiles; their sampling distances differ by no larger share."""
-
 
 LOOKED_AT = (0.25, 0.5, 0.75)
 """Where along the scene's diagonal tiles are looked at before a job begins."""
@@ -66,7 +63,10 @@ def predict_scene(
     chosen = options or PredictOptions()
     if chosen.rule not in RULES:
         raise InputError(f"rule '{chosen.rule}' is unknown; known are {', '.join(RULES)}")
-    crew = _crew(chosen.crew)
+    crew, outputs = _crew(chosen.crew), Outputs(Path(out), tuple(layer.name for layer in chosen_layers(chosen.layers)))
+    check_names(outputs, blend=chosen.blend, engine=crew.engine, on_error=chosen.on_error)
+    if not folder_of(outputs.class_map).exists():  # else an earlier run may have stopped with some of them in place
+        check_outputs(outputs, inputs=[*files_in(source), *chosen.inputs], overwrite=chosen.overwrite)
     cards = [model.card for model in models]
     _check_together(cards)
     names = list(dict.fromkeys(name.lower() for card in cards for name in card.band_names))
@@ -79,37 +79,41 @@ def predict_scene(
         bands, predictor, cards[0].legend, lattice.tiling, lattice.model_shape, chosen.blend, layers,
         members=_members(bands, chosen.rule), rule=chosen.rule, area=area, on_error=chosen.on_error,
     )  # fmt: skip
-    if chosen.precision == "auto" and predictor.precision.strip("fp32 "):
+    if chosen.precision == "auto" and set(predictor.precision.split()) != {"fp32"}:
         _look(task)
     about = {
         "name": " + ".join(card.name for card in cards), "sha256": " ".join(model.digest for model in models),
         "precision": predictor.precision, "tta": chosen.tta,
     }  # fmt: skip
     job = Job(
-        task, out, lambda: _plan(task, chosen, crew=crew), crew=crew, model=about,
-        overwrite=chosen.overwrite,
+        task, out, lambda kept: _plan(task, chosen, crew=crew, kept=kept), crew=crew, model=about,
+        inputs=chosen.inputs, overwrite=chosen.overwrite,
     )  # fmt: skip
     result = run_job(job, progress=progress)
     return replace(result, seams=check_seams(result.class_map, lattice.tiling)) if chosen.seams else result
 
 
 def _look(task: SceneTask) -> None:
-    """Let the predictor see some tiles of the scene: along its diagonal, where there is something to see."""
-    tiling, scene = task.tiling, task.tiling.scene
-    tiles, masks = [], []
-    for share in LOOKED_AT:
-        cell = int(share * tiling.count[0]), int(share * tiling.count[1])
-        window = tiling.tile(*cell)
-        piece = read_piece(
-            task.source, window.intersect(scene), scene=task.source.geobox, on_error=task.on_error, pool=None
-        )
-        whole = Piece.empty(len(task.source.bands), window, task.source.dtype)
-        rows, cols = piece.valid.shape
-        whole.pixels[:, :rows, :cols], whole.valid[:rows, :cols] = piece.pixels, piece.valid
-        if piece.valid.any():
-            tiles.append(whole.pixels)
-            masks.append(whole.valid)
-    task.predictor.check(tiles, masks, model_shape=task.model_shape)
+    """Let the predictor see some tiles: along the diagonal of what is mapped, where there is something to see."""
+    seen = [tile for share in LOOKED_AT if (tile := _tile_at(task, share)) is not None]
+    if not seen:
+        logger.info("no tile was found to hold %s against fp32", task.predictor.precision)
+    task.predictor.check([tile.pixels for tile in seen], [tile.valid for tile in seen], model_shape=task.model_shape)
+
+
+def _tile_at(task: SceneTask, share: float) -> Piece | None:
+    """The tile at that share of the diagonal, filled up as invalid; None where it has no pixel that can be read."""
+    tiling, reach = task.tiling, task.reach
+    row = int(reach.row_off + share * reach.rows) // tiling.rows.stride
+    col = int(reach.col_off + share * reach.cols) // tiling.cols.stride
+    window = tiling.tile(min(row, tiling.rows.count - 1), min(col, tiling.cols.count - 1))
+    piece = read_piece(
+        task.source, window.intersect(tiling.scene), scene=task.source.geobox, on_error="nodata", pool=None
+    )
+    whole = Piece.empty(len(task.source.bands), window, task.source.dtype)
+    rows, cols = piece.valid.shape
+    whole.pixels[:, :rows, :cols], whole.valid[:rows, :cols] = piece.pixels, piece.valid
+    return whole if piece.valid.any() else None
 
 
 def _crew(wanted: Crew) -> Crew:
@@ -153,10 +157,28 @@ def _picked(source: Source, cards: Sequence[ModelCard], names: Sequence[str]) ->
 
 
 def _ruled(source: Source, rule: str) -> Source:
-    """The scene with its members in the order in which they win."""
+    """The scene with its members in the order in which they win.
+
+    Raises:
+        InputError: The rule has no scenes to choose from, for they lie side by side within a stack.
+    """
+    if rule != "first" and not isinstance(source, Mosaic) and _holds_mosaic(source):
+        raise InputError(
+            f"rule '{rule}' is for scenes side by side, here they are within a stack; give the scenes as a list, each "
+            "with its bands, or leave --rule out"
+        )
     if rule != "newest" or not isinstance(source, Mosaic):
         return source
     return replace(source, members=tuple(newest_first(source.members)), names=source.bands, grid=source.geobox)
+
+
+def _holds_mosaic(source: object) -> bool:
+    """Whether a mosaic is anywhere in the source."""
+    if isinstance(source, Mosaic):
+        return True
+    if isinstance(source, tuple):
+        return any(_holds_mosaic(item) for item in source)
+    return is_dataclass(source) and any(_holds_mosaic(getattr(source, item.name)) for item in fields(source))
 
 
 def _members(source: Source, rule: str) -> tuple[Member, ...]:
@@ -190,25 +212,40 @@ def _together(predictors: Sequence[Predictor], cards: Sequence[ModelCard], names
     return Ensemble(tuple(predictors), picks, min(predictor.batch_tiles for predictor in predictors))
 
 
-def _plan(task: SceneTask, options: PredictOptions, *, crew: Crew) -> Plan:
+def _plan(task: SceneTask, options: PredictOptions, *, crew: Crew, kept: Plan | None) -> Plan:
     """The batch and the blocks that stay within the memory, which workers on this machine share.
 
+    Args:
+        task: The scene and the network.
+        options: The memory, and the batch where it is given.
+        crew: Who does the work.
+        kept: The plan of an earlier run, whose blocks are kept to.
+
     Raises:
-        InputError: The memory does not hold a single tile.
+        InputError: The memory does not hold a single tile, or not the blocks of the earlier run.
     """
-    sharing = 1 if crew.scheduler else crew.devices
-    spent = min(resident_bytes(), LIBRARIES_BYTES + task.predictor.model_bytes) + FIXED_BYTES
-    free = options.memory_bytes // sharing - spent
-    batch_bytes = task.predictor.fit_batch(
+    predictor, sharing = task.predictor, 1 if crew.scheduler else crew.devices
+    spent = min(resident_bytes(), LIBRARIES_BYTES + predictor.model_bytes) + FIXED_BYTES
+    if kept is not None and options.batch is None:
+        predictor.batch_tiles = kept.batch_tiles
+    batch_bytes = predictor.fit_batch(
         model_shape=task.model_shape, tiles=task.tiling.count[0] * task.tiling.count[1],
-        memory_bytes=max(free, 0) // 2, search=options.batch is None,
+        memory_bytes=max(options.memory_bytes // sharing - spent, 0) // 2,
+        search=options.batch is None and kept is None,
     )  # fmt: skip
-    cells = cells_for(
-        task,
-        memory_bytes=options.memory_bytes,
-        spent_bytes=spent + batch_bytes,
-        workers=crew.devices,
-        sharing=sharing,
-        alone=crew.engine == "dask",
-    )
-    return Plan(cells, task.predictor.batch_tiles)
+    if kept is None:
+        cells = cells_for(
+            task, memory_bytes=options.memory_bytes, spent_bytes=spent + batch_bytes, workers=crew.devices,
+            sharing=sharing, alone=crew.engine == "dask",
+        )  # fmt: skip
+        return Plan(cells, predictor.batch_tiles)
+    needed = sharing * (spent + batch_bytes + buffer_bytes(task, kept.cells))
+    if needed > options.memory_bytes and predictor.batch_tiles > 1:
+        needed -= sharing * (batch_bytes - batch_bytes // predictor.batch_tiles)
+        predictor.batch_tiles = 1
+    if needed > options.memory_bytes:
+        raise InputError(
+            f"memory of {options.memory_bytes / 10**6:.0f} MB: the blocks that an earlier run began with need "
+            f"{ceil(needed / 10**6)} MB; try --memory {ceil(needed / 10**6)}MB, or add --overwrite to start anew"
+        )
+    return Plan(kept.cells, predictor.batch_tiles)

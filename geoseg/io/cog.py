@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree as ET
@@ -27,7 +28,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from geoseg.errors import GeosegError, InputError, OutputError, ReadError
-from geoseg.io.handles import unplaced_is_fine
+from geoseg.io.handles import GDAL_ERRORS, unplaced_is_fine
 from geoseg.io.outputs import check_output
 from geoseg.io.pam import pam_xml
 from geoseg.legend import Legend
@@ -37,7 +38,11 @@ BLOCK_PX = 512
 # In bytes. GDAL fills its cache before it lets go of anything, and copying reads each tile once.
 CACHE_BYTES = 32 * 2**20
 LEGEND_TAG = "GEOSEG_LEGEND"
-PART_COMPRESSION: dict[str, Any] = {"compress": "deflate", "zlevel": 1}  # quick: a part is read once and deleted
+# The quickest that there is, for a part is read once and deleted.
+PART_COMPRESSIONS: tuple[dict[str, Any], ...] = (
+    {"compress": "zstd", "zstd_level": 1},
+    {"compress": "deflate", "zlevel": 1},
+)
 ALIGNED_PX = 1e-3
 
 _GDAL_TYPES = {
@@ -70,13 +75,26 @@ def encode_part(
     profile: dict[str, Any] = {
         "driver": "GTiff", "count": count, "height": rows, "width": cols, "dtype": planes.dtype, "nodata": nodata,
         "transform": geobox.affine, "crs": None if geobox.crs is None else geobox.crs.to_wkt(), "tiled": True,
-        "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "interleave": "band", **PART_COMPRESSION,
+        "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "interleave": "band", **_part_compression(),
     }  # fmt: skip
     with unplaced_is_fine(), rasterio.MemoryFile() as memory:
         with memory.open(**profile) as file:
             file.write(planes)
             file.update_tags(**tags or {})
         return bytes(memory.getbuffer())
+
+
+@lru_cache(maxsize=1)
+def _part_compression() -> dict[str, Any]:
+    """The first of `PART_COMPRESSIONS` that this GDAL has."""
+    for options in PART_COMPRESSIONS:
+        try:
+            with unplaced_is_fine(), rasterio.MemoryFile() as memory:
+                memory.open(driver="GTiff", count=1, height=1, width=1, dtype="uint8", **options).close()
+        except GDAL_ERRORS:
+            continue
+        return options
+    return {}
 
 
 def write_part(

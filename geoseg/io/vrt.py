@@ -35,7 +35,7 @@ def refuse_broken(path: str) -> None:
         MissingInputError: A file is not there.
         ReadError: A file is there but is no raster.
     """
-    for named in _all_files(Path(path), depth=0):
+    for named in files_of_vrt(Path(path)):
         if not named.exists():
             raise MissingInputError(f"{path} names {named}, which is not there; needed are all files of a VRT")
         try:
@@ -44,10 +44,10 @@ def refuse_broken(path: str) -> None:
             raise ReadError(f"{path} names a file that is no raster: {error}") from error
 
 
-def _all_files(path: Path, *, depth: int) -> Iterator[Path]:
-    """What the VRT at `path` and those within it name; nothing where `path` is no VRT."""
+def files_of_vrt(path: Path, *, depth: int = 0) -> Iterator[Path]:
+    """The local files that the VRT at `path` and those within it name; nothing where `path` is no VRT."""
     if depth > DEEPEST or path.suffix.lower() != ".vrt" or not path.is_file():
         return
     for named in dict.fromkeys(files_named(path)):
-        yield from _all_files(named, depth=depth + 1)
+        yield from files_of_vrt(named, depth=depth + 1)
         yield named

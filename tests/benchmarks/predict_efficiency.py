@@ -20,7 +20,7 @@ from _run import emit
 from _scenes import BANDS, CLASSES, write_base, write_model, write_tiff
 
 import geoseg
-from geoseg.infer.predictor import folded
+from geoseg.infer.network import folded
 from geoseg.models.file import load_model
 from geoseg.tiling import Tiling
 

@@ -68,8 +68,9 @@ def main() -> None:
     emit(
         "predict_memory", ours=max(above.values()), reference=min(above.values()), unit="MB",
         ratio=round(max(above.values()) / min(above.values()), 3), ratio_is="largest/smallest peak above baseline",
-        better="lower", bar=1.1, wide_over_largest=round(wide / max(above.values()), 3), network="unet resnet18" if options.unet else "1x1", baseline_mb=idle,
-        peaks_mb={shape: found["peak_mb"] for shape, found in peaks.items()}, peak_by_budget_mb=budgets,
+        better="lower", bar=1.1, wide_over_largest=round(wide / max(above.values()), 3),
+        network="unet resnet18" if options.unet else "1x1", baseline_mb=idle, peak_by_budget_mb=budgets,
+        peaks_mb={shape: found["peak_mb"] for shape, found in peaks.items()},
         budget_holds=all(peak_mb <= budget for budget, peak_mb in budgets.items()),
         seconds={shape: found["seconds"] for shape, found in peaks.items()},
     )  # fmt: skip

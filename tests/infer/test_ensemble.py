@@ -108,3 +108,18 @@ def test_models_that_do_not_go_together_are_refused(
 
 def test_predictors_of_an_ensemble_are_of_torch() -> None:
     assert isinstance(model_of("x", seed=1).predictor(PredictOptions(device="cpu")), TorchPredictor)
+
+
+def test_a_member_without_memory_lowers_the_batch_of_all() -> None:
+    class Small(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            if len(image) > 1:
+                raise torch.OutOfMemoryError("too much")
+            return torch.cat([image, image, image], dim=1)
+
+    card = model_of("x", seed=1).card
+    members = [TorchModel(Small(), card).predictor(PredictOptions(device="cpu", batch=4)) for _ in range(2)]
+    both = Ensemble(tuple(members), ((0,), (0,)), 4)
+    tile, usable = np.ones((1, 32, 32), np.uint8), np.ones((32, 32), np.bool_)
+    both.scores([tile] * 4, [usable] * 4, model_shape=(32, 32))
+    assert both.batch_tiles == 1

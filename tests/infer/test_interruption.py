@@ -47,7 +47,7 @@ def test_a_job_killed_at_any_moment_ends_with_the_same_bytes(tmp_path: Path, see
 def job_of(source: Any, predictor: Any, out: Path) -> Job:
     lattice = lattice_for(source.geobox.shape, tile_px=64, overlap_px=16, scale=(1.0, 1.0))
     task = SceneTask(source, predictor, LEGEND, lattice.tiling, lattice.model_shape, "hann")
-    return Job(task, out, lambda: Plan((1, 9)))
+    return Job(task, out, lambda kept: kept or Plan((1, 9)))
 
 
 def maps(folder: Path) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from geoseg.infer import plan
 from geoseg.infer.blocks import Member, SceneTask
 from geoseg.infer.executors import Crew
 from geoseg.infer.job import Job, PredictResult, run_job
+from geoseg.infer.layers import chosen_layers
 from geoseg.infer.parts import JobFolder, Plan
 from geoseg.infer.plan import bytes_per_col, cells_for, largest_overlap
 from geoseg.infer.scale import lattice_for
@@ -40,7 +41,7 @@ def run(legend: Legend, monkeypatch: pytest.MonkeyPatch) -> Run:
         task = task_of(source, predictor, legend, **options)
         known = model or {"name": "fake", "sha256": "00"}
         cut = Job(
-            task, out, lambda: Plan(cells_for(task, memory_bytes=10**9)), crew=crew or Crew(), model=known,
+            task, out, lambda kept: kept or Plan(cells_for(task, memory_bytes=10**9)), crew=crew or Crew(), model=known,
             overwrite=overwrite,
         )  # fmt: skip
         return run_job(cut, progress=progress)
@@ -260,25 +261,70 @@ def test_unknown_names_list_the_known_ones(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"overwrite": True, "blend": "flat"}])
 def test_two_runs_at_once_are_refused_and_the_first_goes_on(
-    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, *, options: dict[str, Any]
 ) -> None:
     source, out = scene(230, 170), tmp_path / "map.tif"
-    predictor, second = positions(), []
+    run(source, positions(), tmp_path / "whole" / "map.tif")
+    predictor, refused = positions(), 0
     function = predictor.function
 
     def work(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        nonlocal refused
         if predictor.tiles in (1, 9):
-            with pytest.raises(OutputError, match="another run is at work") as refused:
-                run(source, positions(), out)
-            second.append(refused)
+            with pytest.raises(OutputError, match="another run is at work"):
+                run(source, positions(), out, **options)
+            refused += 1
         found: NDArray[np.float32] = function(pixels, valid)
         return found
 
     predictor.function = work
     run(source, predictor, out)
-    assert len(second) == 2
-    assert out.exists()
+    assert refused == 2
+    assert out.read_bytes() == (tmp_path / "whole" / "map.tif").read_bytes()
+
+
+def test_layers_of_an_older_map_do_not_stay_beside_the_new_one(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "map.tif"
+    run(scene(90, 80), positions(), out, layers=chosen_layers(["entropy", "probabilities"]))
+    run(scene(70, 60), positions(), out, overwrite=True, layers=chosen_layers(["margin"]))
+    assert {path.name for path in tmp_path.glob("*.tif")} == {"map.tif", "map.confidence.tif", "map.margin.tif"}
+
+
+def test_blocks_with_pixels_that_could_not_be_read_are_made_anew_where_that_stops_a_job(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
+) -> None:
+    source, out = scene(230, 170), tmp_path / "map.tif"
+    read = type(source).read
+
+    class Half(type(source)):  # type: ignore[misc]
+        def read(self, geobox: Any) -> Any:
+            if geobox.affine.f < 4_999_990:
+                raise ReadError("broken")
+            return read(self, geobox)
+
+    half = Half(source.pixels, source.valid, source.geobox, source.bands)
+    with pytest.raises(KeyboardInterrupt):
+        run(half, failing(positions(), after=3, error=KeyboardInterrupt()), out, on_error="nodata")
+    job = json.loads((tmp_path / "map.tif.parts" / "job.json").read_text())
+    job["identity"]["source"] = repr(source)
+    (tmp_path / "map.tif.parts" / "job.json").write_text(json.dumps(job))
+    result = run(source, positions(), out)
+    assert result.unread == ()
+    assert result.valid_px == 230 * 170
+
+
+def test_the_log_says_what_is_there_from_an_earlier_run(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "geoseg")
+    with pytest.raises(ReadError):
+        run(scene(230, 170), failing(positions(), after=14, error=ReadError("broken")), tmp_path / "map.tif")
+    run(scene(230, 170), positions(), tmp_path / "map.tif")
+    assert "of 10 blocks are there from an earlier run" in caplog.text
 
 
 def test_the_map_is_a_tif(scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from geoseg.errors import OutputError
-from geoseg.infer.parts import JobFolder, Outputs, Plan, file_stamps, folder_of, is_complete, paths_in
+from geoseg.infer.parts import JobFolder, Outputs, Plan, file_stamps, files_in, folder_of, is_complete, paths_in
 from geoseg.io.combine import BandStack, Mosaic
 from geoseg.io.gdal import GdalSource
 from geoseg.tiling import Block, Window
@@ -19,7 +19,11 @@ BLOCK = Block(7, Window(0, 0, 5, 5), 0)
 
 def claim(out: Path, *, overwrite: bool = False, **identity: Any) -> JobFolder:
     return JobFolder.claim(
-        Outputs(out), identity=identity or {"a": 1}, plan=lambda: Plan((2, 3), 5), created="now", overwrite=overwrite
+        Outputs(out),
+        identity=identity or {"a": 1},
+        plan=lambda kept: kept or Plan((2, 3), 5),
+        created="now",
+        overwrite=overwrite,
     )
 
 
@@ -32,7 +36,7 @@ def test_outputs_stand_beside_the_class_map() -> None:
 def test_the_same_job_finds_its_folder_and_keeps_its_blocks(tmp_path: Path) -> None:
     first = claim(tmp_path / "map.tif", a=(1, 2), b={"c": None})
     again = JobFolder.claim(
-        Outputs(tmp_path / "map.tif"), identity={"b": {"c": None}, "a": [1, 2]}, plan=lambda: Plan((9, 9)),
+        Outputs(tmp_path / "map.tif"), identity={"b": {"c": None}, "a": [1, 2]}, plan=lambda kept: kept or Plan((9, 9)),
         created="later", overwrite=False,
     )  # fmt: skip
     assert (again.path, again.plan, again.created) == (first.path, Plan((2, 3), 5), "now")
@@ -46,16 +50,6 @@ def test_a_block_is_finished_with_both_parts(tmp_path: Path) -> None:
     folder.part(BLOCK, "class").touch()
     assert folder.is_finished(BLOCK)
     assert folder.has_parts
-
-
-def test_discarding_removes_what_was_made_and_nothing_else(tmp_path: Path) -> None:
-    claim(tmp_path / "a" / "b" / "map.tif").discard()
-    assert not list(tmp_path.iterdir())
-    (tmp_path / "a").mkdir()
-    folder = claim(tmp_path / "a" / "b" / "map.tif")
-    (tmp_path / "a" / "b" / "other").touch()
-    folder.discard()
-    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["other"]
 
 
 def test_an_empty_folder_of_a_killed_start_is_taken_over(tmp_path: Path) -> None:
@@ -121,3 +115,21 @@ def test_stamps_tell_size_and_time_and_none_for_addresses(tmp_path: Path) -> Non
     found = file_stamps([str(file), "https://example.org/scene.tif"])
     assert found[str(file)] == [5, file.stat().st_mtime_ns]
     assert found["https://example.org/scene.tif"] is None
+
+
+def test_a_folder_of_another_version_is_another_job(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "map.tif")
+    folder.mkdir()
+    (folder / "job.json").write_text('{"format": 1, "identity": {"a": 1}}')
+    with pytest.raises(OutputError, match=r"parts of another job \(changed: a, format\)"):
+        claim(tmp_path / "map.tif")
+    assert claim(tmp_path / "map.tif", overwrite=True).plan == Plan((2, 3), 5)
+
+
+def test_files_of_vrts_and_beside_rasters_are_a_sources_files_too(tmp_path: Path) -> None:
+    (tmp_path / "inner.vrt").write_text("<V><SourceFilename relativeToVRT='1'>b.tif</SourceFilename></V>")
+    (tmp_path / "outer.vrt").write_text("<V><SourceFilename relativeToVRT='1'>inner.vrt</SourceFilename></V>")
+    for name in ("b.tif", "b.tif.msk", "outer.vrt.ovr"):
+        (tmp_path / name).touch()
+    found = files_in(GdalSource(str(tmp_path / "outer.vrt")))
+    assert {Path(path).name for path in found} == {"outer.vrt", "inner.vrt", "b.tif", "b.tif.msk", "outer.vrt.ovr"}

@@ -14,7 +14,7 @@ from affine import Affine
 from torch import Tensor, nn
 
 from geoseg.errors import BandError, GridError, InputError
-from geoseg.infer import plan
+from geoseg.infer import devices, plan
 from geoseg.infer.executors import Crew
 from geoseg.infer.options import PredictOptions
 from geoseg.infer.predictor import TorchModel
@@ -280,3 +280,48 @@ def test_a_real_scene_is_mapped_whole(shared_data: Path, tmp_path: Path) -> None
     valid = source.read(source.geobox).valid
     assert ((read(result.class_map) != LEGEND.ignore) == valid).all()
     assert result.valid_px == valid.sum()
+
+
+def test_a_job_that_goes_on_keeps_to_the_memory_of_today(write: Callable[..., Path], tmp_path: Path) -> None:
+    source, models = open_source(write(400, 300)), [TorchModel(Position(), card_of("row", "col"))]
+    out = tmp_path / "map.tif"
+
+    def stopped(done: int, total: int) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "BLOCK_PX", 10_000)
+        with pytest.raises(KeyboardInterrupt):
+            predict_scene(source, models=models, out=out, options=PredictOptions(batch=4), progress=stopped)
+    with pytest.raises(InputError, match=r"the blocks that an earlier run began with need \d+ MB; try --memory \d+MB"):
+        predict_scene(source, models=models, out=out, options=PredictOptions(memory_bytes=10**8))
+    result = predict_scene(source, models=models, out=out)
+    assert result.resumed > 0
+
+
+class Area(nn.Module):
+    """Two bands as the scores of two classes; says how many tiles it saw before the job."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([image, image[:, :1] - 99], dim=1)
+
+
+def test_arithmetic_is_checked_where_a_map_is_wanted(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "geoseg")
+    monkeypatch.setattr(devices, "has_bf16", lambda _: True)
+    seen: list[tuple[int, int]] = []
+    scene = open_source(write(700, 200))
+    read = type(scene).read
+
+    def noted(self: Any, geobox: Any) -> Any:
+        seen.append((round((scene.geobox.affine.f - geobox.affine.f) / 10), geobox.shape[0]))
+        return read(self, geobox)
+
+    monkeypatch.setattr(type(scene), "read", noted)
+    options = PredictOptions(area={"rows": [600, 650]})
+    predict_scene(scene, models=[TorchModel(Area(), card_of("row", "col"))], out=tmp_path / "map.tif", options=options)
+    assert "of fp32 at" in caplog.text
+    assert min(row for row, _ in seen) >= 600 - 2 * 64

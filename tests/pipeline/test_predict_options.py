@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
 
+import geoseg
 from geoseg.cli import main
+from geoseg.errors import InputError
 
 from .conftest import write_model
 
@@ -103,7 +106,7 @@ def test_too_little_memory_says_the_smallest_that_works(
     assert main([*command, "--memory", "50MB"]) == 2
     said = capsys.readouterr().err
     assert "memory of 50 MB: one tile of 64 x 64 pixels needs" in said
-    wanted = said.split("try --memory ")[1].split(",")[0]
+    wanted = said.split("try --memory ")[1].strip()
     assert not (tmp_path / "map.tif.parts").exists()
     assert main([*command, "--memory", f"{int(wanted.removesuffix('MB')) + 100}MB"]) == 0
 
@@ -176,3 +179,42 @@ def test_stac_items_that_overlap_are_mapped_by_the_rule(
     if east is not None:
         wanted = maps["a"][8:, 40:] if east == "a" else maps["b"][8:, :40]
         assert (found[8:, 40:80] == wanted).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["-o", "map.tif"], "option -o is unknown; options begin with two dashes"),
+        (["--layers", "entropy", "--layers", "margin"], "option --layers is given twice"),
+        (["--memory", "1e999"], "memory '1e999' is no size"),
+        (["--memory", "4"], "is 4 bytes; needed is a size such as 2GB"),
+        (["--nodata", "abc"], "the value of --nodata does not fit; needed is float"),
+        (["--tta", "eight"], "the value of --tta does not fit; needed is one of"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line_of_our_own(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], *,
+    more: list[str], said: str,
+) -> None:  # fmt: skip
+    command = ["predict", str(write_scene()), "--model", str(model), "--out", str(tmp_path / "map.tif"), *more]
+    assert main(command) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
+
+
+def test_a_raster_that_a_vrt_names_is_no_output(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene, vrt = write_scene(), tmp_path / "scene.vrt"
+    rasterio.shutil.copy(scene, vrt, driver="VRT")
+    before = scene.read_bytes()
+    assert main(["predict", str(vrt), "--model", str(model), "--out", str(scene), "--overwrite"]) == 2
+    assert "is also an input" in capsys.readouterr().err
+    assert scene.read_bytes() == before
+
+
+def test_scenes_within_a_stack_have_no_rule(model: Path, write_scene: Callable[..., Path], tmp_path: Path) -> None:
+    west, east = write_scene("west.tif"), write_scene("east.tif")
+    with pytest.raises(InputError, match="they are within a stack"):
+        geoseg.predict({"stack": [[str(west), str(east)]]}, model=model, out=tmp_path / "map.tif", rule="mean")

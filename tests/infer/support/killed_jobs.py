@@ -59,7 +59,7 @@ def run(scene: Path, out: Path) -> None:
         source, Slow(), Legend.from_dict({3: "a", 7: "b", 12: "c"}), lattice.tiling, lattice.model_shape, "hann",
         layers=chosen_layers(["margin"]),
     )  # fmt: skip
-    run_job(Job(task, out, lambda: Plan((1, 5)), model={"name": "slow"}))
+    run_job(Job(task, out, lambda kept: kept or Plan((1, 5)), model={"name": "slow"}))
 
 
 def child(scene: Path, out: Path) -> int:
