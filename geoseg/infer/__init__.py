@@ -1,4 +1,13 @@
-"""Source and model to finished maps, in bounded memory; names load when they are first used."""
+"""Source and model to finished blocks, in bounded memory; read it from the top of this list down.
+
+- `scene`, `options`: models over a scene; the lattice, the plan, the members, the area.
+- `job`, `parts`, `holding`, `plan`: one job: claimed, cut to the memory, resumed; `assemble`, `encode`: its files.
+- `executors`, `processes` (`worker`, `backlog`, `spawning`), `cluster` (`cluster_task`): who makes the blocks.
+- `blocks`, `reading`, `feed`: one block: pixels in, tiles predicted and blended, finished rows out.
+- `canvas` (`kernels`), `torch_arrays`, `blend`, `layers`: the sums, in memory or on a device, and what is read off them.
+- `predictor` (`network`, `devices`), `onnx` (`bilinear`), `ensemble`, `turns`: networks at work.
+- `scale`, `memory`, `seams`: does the scene fit the model, what is held, do borders show.
+"""
 
 import lazy_loader as lazy
 
