@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 # Tests run side by side: threads of several would wait for each other on the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Started in the background, tests would hand on that Ctrl-C is ignored to the processes that they interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine must not fail a test: no deadline, no complaint about slow generation.
 settings.register_profile("house", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])

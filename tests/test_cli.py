@@ -59,7 +59,7 @@ def test_options_from_a_file_and_the_command_line_wins(tmp_path: Path) -> None:
     [
         (["a.tif"], "out"),
         (["a.tif", "--out", "o", "--typo", "3"], "typo"),
-        (["a.tif", "--out", "o", "--min-area-m2", "big"], "min_area_m2"),
+        (["a.tif", "--out", "o", "--min-area-m2", "big"], "--min-area-m2 does not fit; needed is float"),
         (["a.tif", "--out", "o", "--mode", "c"], "mode"),
         (["a.tif", "--out"], "needs a value"),
         (["--out", "o"], "scene"),
