@@ -22,6 +22,7 @@ from geoseg.infer.blend import axis_weights
 from geoseg.infer.canvas import NO_NUMBER, Arrays, Scores
 from geoseg.infer.feed import read_ahead
 from geoseg.infer.layers import Layer, chosen_layers
+from geoseg.infer.memory import memory_kept
 from geoseg.infer.reading import Piece, Unread, read_piece
 from geoseg.io.grids import crop
 from geoseg.tiling import Block, Tiling, Window
@@ -341,6 +342,8 @@ def run_blocks(
     done: list[dict[str, NDArray[Any]]] = []
     unread: dict[int, list[Unread]] = {}
     with ExitStack() as stack:
+        if readers == 1:  # the network works in this process's memory
+            stack.enter_context(memory_kept())
         pool = stack.enter_context(ThreadPoolExecutor(readers, "geoseg-decode")) if readers > 1 else None
         reads = read_ahead(plan_steps(tiling, blocks), lambda step: _read(task, step, pool), modest=readers == 1)
         for step, read in stack.enter_context(closing(reads)):
