@@ -98,7 +98,8 @@ def main() -> None:
     px = options.side**2 / 1e6
     emit(
         "predict_efficiency", ours=round(px / median(ours), 3), reference=round(px / median(limit), 3),
-        ratio=round(median(limit) / median(ours), 3), ratio_usual_allocator=round(median(usual) / median(ours), 3), unit="Mpx/s", ratio_is="ours/forward pass alone",
+        ratio=round(median(limit) / median(ours), 3), ratio_usual_allocator=round(median(usual) / median(ours), 3),
+        unit="Mpx/s", ratio_is="ours/forward pass alone",
         better="higher", bar=0.9, side=options.side, bands=BANDS, classes=CLASSES, tiles=tiles, tile=list(shape),
         overlap=OVERLAP_PX, setting=setting, batch=batch, threads=torch.get_num_threads(),
         seconds=[round(item, 2) for item in ours], forward_seconds=[round(item, 2) for item in limit],
