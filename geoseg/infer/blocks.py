@@ -22,7 +22,7 @@ from geoseg.infer.blend import axis_weights
 from geoseg.infer.canvas import NO_NUMBER, Arrays, Scores
 from geoseg.infer.feed import read_ahead
 from geoseg.infer.layers import Layer, chosen_layers
-from geoseg.infer.memory import memory_kept
+from geoseg.infer.memory import give_back, memory_kept
 from geoseg.infer.reading import Piece, Unread, read_piece
 from geoseg.io.grids import crop
 from geoseg.tiling import Block, Tiling, Window
@@ -363,6 +363,8 @@ def run_blocks(
             if step.last:
                 yield _finished(step.block, done, [item for items in unread.values() for item in items])
                 done, unread = [], {step.block.index: unread[step.block.index]}
+                if readers == 1:
+                    give_back()
 
 
 def _finished(block: Block, done: Sequence[Mapping[str, NDArray[Any]]], unread: Sequence[Unread]) -> FinishedBlock:
