@@ -5,7 +5,7 @@
 - `executors`, `processes` (`worker`, `backlog`, `spawning`), `cluster` (`cluster_task`): who makes the blocks.
 - `blocks`, `reading`, `feed`: one block: pixels in, tiles predicted and blended, finished rows out.
 - `canvas` (`kernels`), `torch_arrays`, `blend`, `layers`: the sums, in memory or on a device, and what is read off.
-- `predictor` (`network`, `devices`), `onnx` (`bilinear`), `ensemble`, `turns`: networks at work.
+- `predictor` (`network`, `devices`), `onnx` (`bilinear`), `ensemble`, `turns`, `halving`: networks at work.
 - `scale`, `memory`, `seams`: does the scene fit the model, what is held, do borders show.
 """
 

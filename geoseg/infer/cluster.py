@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import geoseg
 from geoseg.errors import InputError, MissingInputError, WorkerError
+from geoseg.extras import extra_module
 from geoseg.infer.blocks import Predictor, SceneTask
 from geoseg.infer.cluster_task import Failure, Order, make_block
 from geoseg.infer.spawning import device_kind, environments, nameless_script, packed, same_environment, starting
@@ -57,7 +58,7 @@ def dask(task: SceneTask, blocks: Sequence[Block], *, crew: Crew, keep: Keep, pr
         WorkerError: Workers died again and again, or the scheduler is lost.
         GeosegError: What a worker raised.
     """
-    distributed = _distributed()
+    distributed = extra_module("distributed", extra="dask", needed_by="engine dask")
     payload = packed(task, dumps=_dumps)
     local = crew.scheduler is None
     order = Order(
@@ -69,19 +70,6 @@ def dask(task: SceneTask, blocks: Sequence[Block], *, crew: Crew, keep: Keep, pr
         check_versions(client.get_versions(packages=["geoseg"]))
         client.forward_logging("geoseg", level=logging.WARNING)
         _Harvest(distributed, client, payload, order).run(blocks, least=crew.devices, keep=keep, progress=progress)
-
-
-def _distributed() -> Any:
-    """The library.
-
-    Raises:
-        InputError: It is not installed.
-    """
-    try:
-        import distributed
-    except ImportError as error:
-        raise InputError("engine dask needs distributed, which is not installed; pip install geoseg[dask]") from error
-    return distributed
 
 
 def _dumps(content: Any) -> bytes:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from geoseg.errors import InputError, ModelFileError
 from geoseg.infer.bilinear import resize
 from geoseg.infer.canvas import HOST, Arrays, Scores
+from geoseg.infer.halving import in_halves
 from geoseg.infer.kernels import standardize, thread_count
 from geoseg.infer.memory import peak_bytes_of
-from geoseg.infer.turns import TURNS, Turn
+from geoseg.infer.turns import TURNS, turned
 from geoseg.models.card import ModelCard
 from geoseg.models.onnx_card import read_onnx_card
 from geoseg.models.onnx_session import device_of, open_session, run_session
@@ -194,18 +195,11 @@ class OnnxPredictor:
         try:
             return self._forward(tiles, valid, model_shape)
         except MemoryError as error:
-            half = len(tiles) // 2
-            if not half:
-                raise InputError(
-                    f"{self.device} has too little memory for one tile of {model_shape[0]} x {model_shape[1]} pixels; "
-                    "choose a smaller --tile-px, or --device cpu"
-                ) from error
-        self.batch_tiles = max(1, min(self.batch_tiles, len(tiles)) // 2)
-        logger.warning("%s is out of memory; going on with %d tiles at once", self.device, self.batch_tiles)
-        parts = [
-            self.scores(tiles[part], valid[part], model_shape=model_shape) for part in (slice(half), slice(half, None))
-        ]
-        return Scores(np.concatenate([part.values for part in parts]), parts[0].logits)
+            why = error.with_traceback(None)
+        return in_halves(
+            self, tiles, valid, model_shape=model_shape, why=why, join=np.concatenate,
+            advice="choose a smaller --tile-px, or --device cpu",
+        )  # fmt: skip
 
     def _forward(
         self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], model_shape: tuple[int, int]
@@ -311,12 +305,3 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
         np.exp(shares, out=shares)
         shares /= shares.sum(axis=1, keepdims=True)
     return shares
-
-
-def turned(planes: NDArray[np.float32], turn: Turn, *, back: bool = False) -> NDArray[np.float32]:
-    """Planes `(..., row, col)` flipped and turned, as `geoseg.infer.turns` says, or with `back` as they were before."""
-    rows, cols, swap = turn
-    if back and swap:
-        planes = planes.swapaxes(-2, -1)
-    planes = planes[..., :: -1 if rows else 1, :: -1 if cols else 1]
-    return planes.swapaxes(-2, -1) if swap and not back else planes

@@ -23,6 +23,7 @@ from torch._dynamo.exc import TorchDynamoException
 from geoseg.errors import InputError, ModelFileError
 from geoseg.infer.canvas import HOST, Arrays, Scores
 from geoseg.infer.devices import HALF, LARGEST_BATCH_PX, Precision, find_device, find_precision
+from geoseg.infer.halving import in_halves
 from geoseg.infer.kernels import standardize, thread_count
 from geoseg.infer.memory import peak_bytes_of
 from geoseg.infer.network import model_digest, ready, resize, softmax, to_gpu
@@ -270,20 +271,14 @@ class TorchPredictor:
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _no_memory(error):
                 raise
-            half = len(tiles) // 2
-            if not half:
-                raise InputError(
-                    f"{self.device} has too little memory for one tile of {model_shape[0]} x {model_shape[1]} pixels; "
-                    "choose a smaller --tile-px, --precision bf16, or --device cpu"
-                ) from error
+            # Handled below: here the error still holds the arrays that did not fit.
+            why = error.with_traceback(None)
         torch.cuda.empty_cache()
-        self.batch_tiles = max(1, min(self.batch_tiles, len(tiles)) // 2)
-        logger.warning("%s is out of memory; going on with %d tiles at once", self.device, self.batch_tiles)
-        parts = [
-            self.scores(tiles[part], valid[part], model_shape=model_shape) for part in (slice(half), slice(half, None))
-        ]
-        join = np.concatenate if self.device.type == "cpu" else torch.cat
-        return Scores(join([part.values for part in parts]), parts[0].logits)
+        return in_halves(
+            self, tiles, valid, model_shape=model_shape, why=why,
+            join=np.concatenate if self.device.type == "cpu" else torch.cat,
+            advice="choose a smaller --tile-px, --precision bf16, or --device cpu",
+        )  # fmt: skip
 
     @torch.inference_mode()
     def _forward(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 Turn = tuple[bool, bool, bool]
 """Whether the rows are flipped, whether the columns are, and whether the two are swapped after that."""
 
@@ -17,10 +19,11 @@ TURNS: Mapping[str, tuple[Turn, ...]] = {
 
 
 def turned(planes: Any, turn: Turn, *, back: bool = False) -> Any:
-    """A tensor `(..., row, col)` flipped and turned, or with `back` what was turned as it was before."""
-    flips = [axis for axis, flip in zip((-2, -1), turn[:2], strict=True) if flip]
+    """Planes `(..., row, col)` of numpy or torch flipped and turned, or with `back` as they were before that."""
+    flips = tuple(axis for axis, flip in zip((-2, -1), turn[:2], strict=True) if flip)
+    flip = np.flip if isinstance(planes, np.ndarray) else type(planes).flip
     if back and turn[2]:
-        planes = planes.transpose(-2, -1)
+        planes = planes.swapaxes(-2, -1)
     if flips:
-        planes = planes.flip(flips)
-    return planes.transpose(-2, -1) if turn[2] and not back else planes
+        planes = flip(planes, flips)
+    return planes.swapaxes(-2, -1) if turn[2] and not back else planes

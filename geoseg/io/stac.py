@@ -20,6 +20,7 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import Request, url2pathname, urlopen
 
 from geoseg.errors import InputError, MissingInputError, ReadError
+from geoseg.extras import extra_module
 from geoseg.io.gdal import instant
 from geoseg.io.handles import is_remote, one_line
 from geoseg.io.protocol import Source
@@ -167,16 +168,8 @@ def stac_members(
 
 
 def _pystac() -> ModuleType:
-    """The library, loaded when it is first needed.
-
-    Raises:
-        InputError: It is not installed.
-    """
-    try:
-        import pystac
-    except ImportError as error:
-        raise InputError("STAC is read with pystac, which is not installed; pip install geoseg[stac]") from error
-    return pystac
+    """The library, loaded when it is first needed."""
+    return extra_module("pystac", extra="stac", needed_by="a STAC source")
 
 
 def _json(place: str) -> Any:

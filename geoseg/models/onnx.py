@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from geoseg.errors import InputError, ModelFileError, OutputError
+from geoseg.extras import extra_module
 from geoseg.models.card import METADATA_KEY, ModelCard
 from geoseg.models.onnx_session import first_line, open_session, run_session
 
@@ -119,10 +120,7 @@ def _program(network: nn.Module, *, bands: int, opset: int | None) -> Any:
         InputError: The exporter is not installed.
         ModelFileError: The exporter refuses.
     """
-    try:
-        import onnxscript  # noqa: F401 (the exporter needs it)
-    except ImportError as error:
-        raise InputError("the export needs onnxscript, which is not there; pip install geoseg[onnx]") from error
+    extra_module("onnxscript", extra="onnx", needed_by="the export")
     batch, rows, cols = TRACED
     example = torch.zeros((batch, bands, rows, cols))
     try:

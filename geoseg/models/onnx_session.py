@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.errors import InputError, ModelFileError
+from geoseg.extras import extra_module
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,11 +29,7 @@ def runtime() -> Any:
     Raises:
         InputError: It is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError("an .onnx model needs onnxruntime, which is not there; pip install geoseg[onnx]") from error
-    return onnxruntime
+    return extra_module("onnxruntime", extra="onnx", needed_by="an .onnx model")
 
 
 def open_session(model: Path | bytes, *, device: str = "auto", threads: int | None = None) -> Any:

@@ -482,7 +482,7 @@ def test_options_of_stac_beside_another_kind_and_stac_that_is_no_path_are_told(c
 def test_without_pystac_one_line_says_what_to_install(catalogue, monkeypatch):
     monkeypatch.setitem(sys.modules, "pystac", None)
     for spec in (str(catalogue / "catalog.json"), {"stac": str(catalogue / "first" / "item.json")}):
-        with pytest.raises(InputError, match=r"^STAC is read with pystac, .*; pip install geoseg\[stac\]$"):
+        with pytest.raises(InputError, match=r"^a STAC source needs pystac, .*; pip install geoseg\[stac\]$"):
             open_source(spec)
     assert open_source(str(catalogue / "first" / "B04.tif")).bands == ("band1",)
 
