@@ -328,7 +328,8 @@ def _scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None,
         spec = {**spec, **extra}
     source = open_source(spec, bands=_names(bands))
     if source.geobox.crs is None:
-        raise GridError(f"{scene} has no CRS; say it with --crs EPSG:..., or write it into the file")
+        named = ", ".join(map(str, scene)) if isinstance(scene, list) else scene
+        raise GridError(f"{named} has no CRS; say it with --crs EPSG:..., or write it into the file")
     return source
 
 
