@@ -1,19 +1,20 @@
 """Arcs of a region raster: each boundary between two regions is traced once, from junction to junction.
 
-Everything here is in pixel corners: x is the column, y the row of a corner, both integers, y downwards. "Left" and
-"right" are those of somebody who walks along the arc and sees the raster as it is printed. A *junction* is a corner
-where more than two boundary edges meet.
+Everything here is in pixel corners: x is the column, y the row of a corner, both integers, y downwards; arcs that were
+smoothed count in fractions of a pixel, `scale` to each. "Left" and "right" are those of somebody who walks along the arc
+and sees the raster as it is printed. A *junction* is a corner where more than two boundary edges meet.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.jit import jit
-from geoseg.vector.regions import Ints, Neighbours
+from geoseg.vector.regions import Ints, Neighbours, Regions
 
 # Headings 0 to 3: east, south, west, north. A corner's byte has bit `heading` where an edge leaves it that way.
 _STEP_X = np.array([1, 0, -1, 0])
@@ -37,6 +38,7 @@ class Arcs(NamedTuple):
         leaving: Heading, 0 to 3, with which the arc left those two junctions when it was traced, uint8 `(arc, 2)`.
             Together with `junctions` it is the topology, which no simplification changes.
         junction_count: Number of junctions.
+        scale: Units of `coords` in a pixel's side: 1 where vertices are pixel corners.
     """
 
     coords: NDArray[np.int32]
@@ -46,6 +48,22 @@ class Arcs(NamedTuple):
     junctions: NDArray[np.int32]
     leaving: NDArray[np.uint8]
     junction_count: int
+    scale: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coverage:
+    """A map as regions and the boundaries between them.
+
+    Attributes:
+        arcs: The boundaries; `left` and `right` are regions, 0 is nodata and everything outside.
+        regions: What is known of each region, nodata first.
+        shape: Rows and columns of the map.
+    """
+
+    arcs: Arcs
+    regions: Regions
+    shape: tuple[int, int]
 
 
 def trace_arcs(regions: NDArray[np.int32]) -> Arcs:

@@ -7,7 +7,8 @@ the numbers depend on the map alone.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,43 @@ from geoseg.errors import InputError
 from geoseg.jit import jit
 
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """What another raster's valid pixels come to in each region, nodata first; all `(region,)`.
+
+    Attributes:
+        total: Sum of the values: int64 of integers, exact in any order; float64 of floats.
+        count: Number of valid pixels, int64.
+        low: Smallest value, of the type of `total`; its largest number where no pixel is valid.
+    """
+
+    total: NDArray[Any]
+    count: Ints
+    low: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """What is known of each region, nodata (region 0) first; all `(region,)`.
+
+    Attributes:
+        classes: Value of its pixels in the map; 0 for nodata.
+        pixels: Number of pixels, int64; for nodata 0.
+        first: Its first pixel: `row * cols + col` in the map, int64; for nodata -1.
+        values: Of each other raster on the map's grid, by name, what its pixels come to.
+    """
+
+    classes: NDArray[Any]
+    pixels: Ints
+    first: Ints
+    values: Mapping[str, Sums] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Number of regions, nodata aside."""
+        return len(self.classes) - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
