@@ -1,8 +1,8 @@
 """Arcs of a region raster: each boundary between two regions is traced once, from junction to junction.
 
 Everything here is in pixel corners: x is the column, y the row of a corner, both integers, y downwards; arcs that were
-smoothed count in fractions of a pixel, `scale` to each. "Left" and "right" are those of somebody who walks along the arc
-and sees the raster as it is printed. A *junction* is a corner where more than two boundary edges meet.
+smoothed count in fractions of a pixel, `scale` to each. "Left" and "right" are those of somebody who walks along the
+arc and sees the raster as it is printed. A *junction* is a corner where more than two boundary edges meet.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _STEP_Y = np.array([0, 1, 0, -1])
 _ROW_BESIDE = np.array([[-1, 0, 0, -1], [0, 0, -1, -1]])
 _COL_BESIDE = np.array([[0, 0, -1, -1], [0, -1, -1, 0]])
 _DEGREE = np.array([bits.bit_count() for bits in range(16)])
+# One edge ends where a block does; two are a line that goes on.
+_IS_JUNCTION = np.array([bits.bit_count() not in (0, 2) for bits in range(16)])
 _ONLY = np.array([{1: 0, 2: 1, 4: 2, 8: 3}.get(bits, -1) for bits in range(16)])
 
 
@@ -66,8 +68,13 @@ class Coverage:
     shape: tuple[int, int]
 
 
-def trace_arcs(regions: NDArray[np.int32]) -> Arcs:
+def trace_arcs(regions: NDArray[np.int32], *, outline: bool = True) -> Arcs:
     """Arcs of a region raster `(row, col)`, 0 = nodata.
+
+    Args:
+        regions: Region of each pixel.
+        outline: Whether the raster's edge is a boundary too, with nodata outside. Without it, as for a block of a
+            larger map, arcs end where they meet that edge, at junctions of their own.
 
     >>> arcs = trace_arcs(np.array([[1, 1, 2]], np.int32))
     >>> [arcs.coords[a:b].tolist() for a, b in zip(arcs.offsets[:-1], arcs.offsets[1:])]
@@ -75,7 +82,7 @@ def trace_arcs(regions: NDArray[np.int32]) -> Arcs:
     >>> arcs.left.tolist(), arcs.right.tolist()
     ([0, 2, 1], [2, 1, 0])
     """
-    edges = _corner_edges(regions)
+    edges = _corner_edges(regions, outline)
     turns, ends, junctions = _count_corners(edges)
     most = ends // 2 + turns // 4
     arcs = Arcs(
@@ -119,22 +126,37 @@ def _cut(arcs: Arcs, count: int) -> Arcs:
 
 
 @jit
-def _corner_edges(regions: NDArray[np.int32]) -> NDArray[np.uint8]:
+def _corner_edges(regions: NDArray[np.int32], outline: bool) -> NDArray[np.uint8]:  # noqa: FBT001
     """A byte a corner `(row + 1, col + 1)`: which of its four edges part two regions, low nibble; a copy, high."""
     rows, cols = regions.shape
     edges = np.zeros((rows + 1, cols + 1), np.uint8)
-    for row in range(rows + 1):
-        for col in range(cols + 1):
-            here = regions[row, col] if row < rows and col < cols else 0
-            above = regions[row - 1, col] if row > 0 and col < cols else 0
-            left = regions[row, col - 1] if col > 0 and row < rows else 0
-            if here != above:
+    for row in range(rows):
+        for col in range(cols):
+            if row > 0 and regions[row, col] != regions[row - 1, col]:
                 edges[row, col] |= np.uint8(0x11)
                 edges[row, col + 1] |= np.uint8(0x44)
-            if here != left:
+            if col > 0 and regions[row, col] != regions[row, col - 1]:
                 edges[row, col] |= np.uint8(0x22)
                 edges[row + 1, col] |= np.uint8(0x88)
+    if outline:
+        _add_outline(regions, edges)
     return edges
+
+
+@jit
+def _add_outline(regions: NDArray[np.int32], edges: NDArray[np.uint8]) -> None:
+    """Adds the edges between the raster and the nodata outside."""
+    rows, cols = regions.shape
+    for row, inner in ((0, 0), (rows, rows - 1)):
+        for col in range(cols):
+            if regions[inner, col] != 0:
+                edges[row, col] |= np.uint8(0x11)
+                edges[row, col + 1] |= np.uint8(0x44)
+    for col, inner in ((0, 0), (cols, cols - 1)):
+        for row in range(rows):
+            if regions[row, inner] != 0:
+                edges[row, col] |= np.uint8(0x22)
+                edges[row + 1, col] |= np.uint8(0x88)
 
 
 @jit
@@ -144,7 +166,7 @@ def _count_corners(edges: NDArray[np.uint8]) -> tuple[int, int, int]:
     for row in range(edges.shape[0]):
         for col in range(edges.shape[1]):
             bits = edges[row, col] & 15
-            if _DEGREE[bits] > 2:
+            if _IS_JUNCTION[bits]:
                 junctions += 1
                 ends += _DEGREE[bits]
             elif bits not in (0, 5, 10):
@@ -160,7 +182,7 @@ def _index_junctions(edges: NDArray[np.uint8], count: int) -> tuple[Ints, NDArra
     at = 0
     for row in range(edges.shape[0]):
         for col in range(edges.shape[1]):
-            if _DEGREE[edges[row, col] & 15] > 2:
+            if _IS_JUNCTION[edges[row, col] & 15]:
                 cols[at] = col
                 at += 1
         row_starts[row + 1] = at
@@ -226,7 +248,7 @@ def _trace(
     for closed in (False, True):
         for y in range(edges.shape[0]):
             for x in range(edges.shape[1]):
-                if edges[y, x] < 16 or (not closed and _DEGREE[edges[y, x] & 15] < 3):
+                if edges[y, x] < 16 or (not closed and not _IS_JUNCTION[edges[y, x] & 15]):
                     continue
                 for heading in range(4):
                     if edges[y, x] & (16 << heading):
@@ -273,11 +295,12 @@ def end_headings(coords: NDArray[np.int32], offsets: Ints) -> NDArray[np.uint8]:
 def junction_table(arcs: Arcs) -> NDArray[np.int32]:
     """Half-edges that leave each junction `(junction, heading)`, -1 where none does.
 
-    A half-edge is an arc walked in one direction: `2 * arc` forwards, `2 * arc + 1` backwards.
+    A half-edge is an arc walked in one direction: `2 * arc` forwards, `2 * arc + 1` backwards. Arcs that have one region
+    on both sides are left out.
     """
     table = np.full((arcs.junction_count, 4), -1, np.int32)
     for arc in range(arcs.left.shape[0]):
-        if arcs.junctions[arc, 0] >= 0:
+        if arcs.junctions[arc, 0] >= 0 and arcs.left[arc] != arcs.right[arc]:
             table[arcs.junctions[arc, 0], arcs.leaving[arc, 0]] = 2 * arc
             table[arcs.junctions[arc, 1], arcs.leaving[arc, 1]] = 2 * arc + 1
     return table
