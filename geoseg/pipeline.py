@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from odc.geo.geobox import GeoBox
 
-from geoseg import accuracy, infer, io, models, training, vector
-from geoseg.errors import BandError, GridError, InputError, OutputError
+from geoseg import accuracy, infer, io, models, training, vectorizing
+from geoseg.errors import GridError, InputError, OutputError
 from geoseg.io.outputs import check_output
-from geoseg.legend import Legend
 from geoseg.progress import progress_bar
+from geoseg.vectorizing import open_class_map
 
 if TYPE_CHECKING:
     from geoseg.io import Source
@@ -30,6 +30,7 @@ Region = str | dict[str, Any]
 logger = logging.getLogger(__name__)
 
 open_source = io.open_source
+vectorize = vectorizing.vectorize
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,51 +145,6 @@ def predict(
         return infer.predict_scene(source, models=trained, out=out, options=options, progress=progress)
 
 
-def vectorize(
-    class_map: Path,
-    *,
-    out: Path,
-    min_area_m2: float = 0.0,
-    tolerance_m: float = 0.0,
-    confidence: Path | None = None,
-    legend: Path | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Turn a class map into polygons.
-
-    Args:
-        class_map: A raster of class ids, of geoseg or not.
-        out: The file to write; its ending says the format: gpkg, fgb, parquet, geojson or shp.
-        min_area_m2: Smaller regions are merged into the neighbour with the longest shared border.
-        tolerance_m: Borders lose each vertex whose triangle with its neighbours is smaller than a square of this side:
-            stairs of pixels begin to vanish at 0.7 of a pixel. Neighbours stay joined.
-        confidence: A raster of confidence on the same grid; the map's own `.confidence.tif` by default.
-        legend: A file with the classes; those written in the map by default, else the values found.
-        overwrite: Whether an existing output may be replaced.
-
-    Returns:
-        The file written.
-
-    Raises:
-        GeosegError: Something about the input or the output has to be mended; nothing is left behind.
-    """
-    class_map = Path(class_map)
-    out = check_output(out, overwrite=overwrite, inputs=[class_map])
-    source = _class_map(class_map)
-    sibling = class_map.with_suffix(".confidence.tif")
-    if confidence is None and sibling.exists():
-        confidence = sibling
-    classes = source.read(source.geobox)
-    frame = vector.polygonize(
-        classes,
-        legend=_legend_of(class_map, given=legend),
-        confidence=None if confidence is None else _class_map(confidence).read(source.geobox),
-        min_area_m2=min_area_m2,
-        tolerance_m=tolerance_m,
-    )
-    return vector.write_polygons(frame, out, legend=_legend_of(class_map, given=legend), overwrite=overwrite)
-
-
 def assess(
     class_map: Path,
     *,
@@ -218,8 +174,8 @@ def assess(
         GeosegError: Something about the input or the output has to be mended; nothing is left behind.
     """
     out = None if out is None else check_output(out, overwrite=overwrite, inputs=[class_map])
-    source = _class_map(class_map)
-    legend = _legend_of(class_map, given=None)
+    source = open_class_map(class_map)
+    legend = io.open_labels(str(class_map))[1]
     labels, _ = io.open_labels(reference, legend=legend, column=column)
     counts = accuracy.Confusion.zeros(legend)
     for block in blocks_of(source.geobox):
@@ -350,23 +306,6 @@ def _model_paths(given: Path | list[Path]) -> list[Path]:
 def _trained(path: Path) -> infer.TrainedModel:
     """The model of a file."""
     return infer.OnnxModel.load(path) if path.suffix == ".onnx" else infer.TorchModel.load(path)
-
-
-def _class_map(path: Path) -> Source:
-    """The source of a map of one band, whose values are never mixed."""
-    source = open_source({"path": str(path), "resampling": "nearest"})
-    if len(source.bands) != 1:
-        raise BandError(
-            f"{path} has {len(source.bands)} bands ({', '.join(source.bands)}); needed is a map of one band"
-        )
-    return source
-
-
-def _legend_of(class_map: Path, *, given: Path | None) -> Legend:
-    """The classes given, else those written in the map, else the values found in it."""
-    if given is not None:
-        return io.read_legend(given)
-    return io.open_labels(str(class_map))[1]
 
 
 def _write_text(path: Path, text: str) -> None:

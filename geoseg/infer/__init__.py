@@ -2,7 +2,8 @@
 
 - `scene`, `options`: models over a scene; the lattice, the plan, the members, the area.
 - `job`, `parts`, `holding`, `plan`: one job: claimed, cut to the memory, resumed; `assemble`, `encode`: its files.
-- `executors`, `processes` (`worker`, `backlog`, `spawning`), `cluster` (`cluster_task`): who makes the blocks.
+- `executors`, `processes` (`worker`, `backlog`, `spawning`), `cluster` (`cluster_task`): who makes
+  the blocks; `cluster_map`: any other work on windows, by a cluster.
 - `blocks`, `reading`, `feed`: one block: pixels in, tiles predicted and blended, finished rows out.
 - `canvas` (`kernels`), `torch_arrays`, `blend`, `layers`: the sums, in memory or on a device, and what is read off.
 - `predictor` (`network`, `devices`), `onnx` (`bilinear`), `ensemble`, `turns`, `halving`: networks at work.

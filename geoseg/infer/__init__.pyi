@@ -1,6 +1,7 @@
 from .blend import BLENDS as BLENDS
 from .blocks import Predictor as Predictor
 from .canvas import RULES as RULES
+from .cluster_map import map_windows as map_windows
 from .executors import EXECUTORS as EXECUTORS
 from .executors import Crew as Crew
 from .job import Job as Job

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 import geoseg
 from geoseg.errors import InputError, MissingInputError, WorkerError
 from geoseg.extras import extra_module
-from geoseg.infer.blocks import Predictor, SceneTask
+from geoseg.infer.blocks import SceneTask
 from geoseg.infer.cluster_task import Failure, Order, make_block
 from geoseg.infer.spawning import device_kind, environments, nameless_script, packed, same_environment, starting
 from geoseg.tiling import Block
 
 if TYPE_CHECKING:
     from geoseg.infer.executors import Crew, Keep
-    from geoseg.infer.parts import EncodedBlock
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +64,11 @@ def dask(task: SceneTask, blocks: Sequence[Block], *, crew: Crew, keep: Keep, pr
         digest=hashlib.sha256(payload).hexdigest(), version=geoseg.__version__,
         device=device_kind(task.predictor) if local else "", workers=min(crew.devices, len(blocks)),
     )  # fmt: skip
-    with _quiet(), _connected(distributed, crew, predictor=task.predictor, workers=order.workers) as client:
-        _await_a_worker(client)
-        check_versions(client.get_versions(packages=["geoseg"]))
-        client.forward_logging("geoseg", level=logging.WARNING)
-        _Harvest(distributed, client, payload, order).run(blocks, least=crew.devices, keep=keep, progress=progress)
+    shares = environments(task.predictor, count=order.workers) if local else []
+    with connected(distributed, crew.scheduler, shares=shares) as client:
+        for block, encoded in Harvest(distributed, client, payload, order).results(blocks, least=crew.devices):
+            keep(encoded)
+            progress(block.window.rows * block.window.cols)
 
 
 def _dumps(content: Any) -> bytes:
@@ -95,16 +94,29 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _connected(distributed: Any, crew: Crew, *, predictor: Predictor, workers: int) -> Iterator[Any]:
-    """A client of the cluster; a cluster that is started for it ends with it."""
-    with ExitStack() as stack:
-        if crew.scheduler is None:
-            cluster = stack.enter_context(local_cluster(distributed, environments(predictor, count=workers)))
+def connected(distributed: Any, scheduler: str | None, *, shares: Sequence[Mapping[str, str]]) -> Iterator[Any]:
+    """A client of a cluster that has a worker, all with the geoseg that runs here.
+
+    Args:
+        distributed: The library.
+        scheduler: The address of its scheduler; None starts a cluster on this machine, which ends with the context.
+        shares: What each worker started here is to find in its environment.
+
+    Raises:
+        InputError: A worker has another geoseg or none.
+        MissingInputError: No scheduler answers.
+    """
+    with _quiet(), ExitStack() as stack:
+        if scheduler is None:
+            cluster = stack.enter_context(local_cluster(distributed, shares))
             client = distributed.Client(cluster, timeout=CONNECT_S, set_as_default=False)
         else:
-            _check_scheduler(distributed, crew.scheduler)
-            client = distributed.Client(crew.scheduler, timeout=CONNECT_S, set_as_default=False)
+            _check_scheduler(distributed, scheduler)
+            client = distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False)
         stack.callback(client.close)
+        _await_a_worker(client)
+        check_versions(client.get_versions(packages=["geoseg"]))
+        client.forward_logging("geoseg", level=logging.WARNING)
         yield client
 
 
@@ -181,10 +193,22 @@ def check_versions(found: Mapping[str, Any]) -> None:
         )
 
 
-class _Harvest:
-    """Blocks that are under way on a cluster, and the payload that lies there."""
+class Harvest:
+    """Blocks that are under way on a cluster, and the payload that lies there.
 
-    def __init__(self, distributed: Any, client: Any, payload: bytes, order: Order) -> None:
+    Args:
+        distributed: The library.
+        client: Of the cluster.
+        payload: What a worker needs, pickled.
+        order: What else it is told.
+        make: What a worker does with the payload, the order and a block.
+    """
+
+    def __init__(
+        self, distributed: Any, client: Any, payload: bytes, order: Order, *,
+        make: Callable[[bytes, Order, Block], Any] = make_block,
+    ) -> None:  # fmt: skip
+        self._make = make
         self._client = client
         self._payload = payload
         self._order = order
@@ -195,8 +219,8 @@ class _Harvest:
         self._scattered: Any = None
         self._present: set[str] = set()
 
-    def run(self, blocks: Sequence[Block], *, least: int, keep: Keep, progress: Callable[[int], None]) -> None:
-        """Have all blocks made, a few at a time, and keep each."""
+    def results(self, blocks: Sequence[Block], *, least: int) -> Iterator[tuple[Block, Any]]:
+        """Have all blocks made, a few at a time; each with what was made of it, in the order they are finished."""
         waiting = deque(blocks)
         try:
             while waiting or self._under_way:
@@ -209,8 +233,7 @@ class _Harvest:
                 if encoded is None:
                     waiting.appendleft(block)
                     continue
-                keep(encoded)
-                progress(block.window.rows * block.window.cols)
+                yield block, encoded
         finally:
             self._withdraw()
 
@@ -245,11 +268,11 @@ class _Harvest:
                 _await_a_worker(self._client)
                 # The bytes go to all workers that are there; to those that join later Dask takes them when needed.
                 self._scattered = self._client.scatter(self._payload, broadcast=True, hash=False)
-            future = self._client.submit(make_block, self._scattered, self._order, block, pure=False)
+            future = self._client.submit(self._make, self._scattered, self._order, block, pure=False)
         self._under_way[future] = block
         self._done.add(future)
 
-    def _outcome(self, future: Any, block: Block) -> EncodedBlock | None:
+    def _outcome(self, future: Any, block: Block) -> Any:
         """What a worker made; None where it has to be begun anew.
 
         Raises:
@@ -260,7 +283,7 @@ class _Harvest:
             raise self._explained(future.exception(), block)
         try:
             with self._asking():
-                found: EncodedBlock | Failure = future.result()
+                found = future.result()
         except self._cancelled:  # with the workers that held the network or the block
             if self._tries[block.index] >= ATTEMPTS:
                 raise _deadly(block) from None

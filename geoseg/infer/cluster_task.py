@@ -82,7 +82,7 @@ def make_block(payload: bytes, order: Order, block: Block) -> EncodedBlock | Fai
     absent: tuple[str, ...] = ()
     withdrawn = _withdrawal()
     try:
-        _check_version(order)
+        check_version(order)
         with _TURN:
             withdrawn(0)
             task = _task(payload, order)
@@ -93,7 +93,7 @@ def make_block(payload: bytes, order: Order, block: Block) -> EncodedBlock | Fai
                 raise
             return encode_block(task, finished)
     except GeosegError as error:
-        return Failure(error, _address(), absent)
+        return Failure(error, worker_address(), absent)
 
 
 def paths_of(task: SceneTask) -> list[str]:
@@ -101,10 +101,15 @@ def paths_of(task: SceneTask) -> list[str]:
     return paths_in([task.source, *(member.source for member in task.members)])
 
 
-def _check_version(order: Order) -> None:
+def check_version(order: Order) -> None:
+    """Nothing, where this worker has the geoseg that the order comes from.
+
+    Raises:
+        InputError: It has another one.
+    """
     if order.version != geoseg.__version__:
         raise InputError(
-            f"Dask workers need geoseg {order.version}, {_address()} has {geoseg.__version__}; install "
+            f"Dask workers need geoseg {order.version}, {worker_address()} has {geoseg.__version__}; install "
             f"geoseg=={order.version} where the workers run, and start them anew"
         )
 
@@ -152,5 +157,6 @@ def _worker() -> Any:
     return sys.modules["distributed"].get_worker()
 
 
-def _address() -> str:
+def worker_address() -> str:
+    """The address of the worker that this thread works for."""
     return str(_worker().address)

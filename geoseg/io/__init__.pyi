@@ -2,9 +2,12 @@ from .cog import write_cog as write_cog
 from .dates import acquired as acquired
 from .dates import newest_first as newest_first
 from .geotiff import write_raster as write_raster
+from .grids import grids_meet as grids_meet
 from .labels import LabelSource as LabelSource
 from .labels import open_labels as open_labels
 from .labels import read_legend as read_legend
+from .legends import raster_legend as raster_legend
+from .legends import unlabelled_codes as unlabelled_codes
 from .regions import region_mask as region_mask
 from .sources import Source as Source
 from .sources import SourceSpec as SourceSpec

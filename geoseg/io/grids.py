@@ -335,3 +335,18 @@ class PixelMap:
         row, col = to_pixels(rows[at_row], cols[at_col], self.geobox, self.grid)
         for whole, exact in zip(found, (row, col), strict=True):
             whole[wrong] = exact
+
+
+def grids_meet(grid: GeoBox, geobox: GeoBox) -> bool:
+    """Whether a raster on `grid` has pixels inside `geobox`, by their bounds.
+
+    Raises:
+        GridError: One of them has no CRS.
+    """
+    if (geobox.crs is None) != (grid.crs is None):
+        require_crs(grid, geobox, "the raster")
+    try:
+        top, left, bottom, right = pixel_bounds(geobox, grid)
+    except GridError:
+        return False
+    return top < grid.shape[0] and bottom > 0 and left < grid.shape[1] and right > 0

@@ -15,8 +15,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geoseg.errors import GridError
-from geoseg.io.grids import PixelMap, pixel_bounds, require_crs
+from geoseg.io.grids import PixelMap, grids_meet
 from geoseg.io.legends import whole_numbers
 from geoseg.io.polygons import PolygonFile, Polygons, burn, near
 from geoseg.io.protocol import Source
@@ -94,13 +93,7 @@ class LabelRaster:
 
     def bounds_overlap(self, geobox: GeoBox) -> bool:
         """Whether the raster's bounds meet those of the grid."""
-        if (geobox.crs is None) != (self.geobox.crs is None):
-            require_crs(self.geobox, geobox, "the label raster")
-        try:
-            top, left, bottom, right = pixel_bounds(geobox, self.geobox)
-        except GridError:
-            return False
-        return top < self.geobox.shape[0] and bottom > 0 and left < self.geobox.shape[1] and right > 0
+        return grids_meet(self.geobox, geobox)
 
 
 def _inside(geobox: GeoBox, grid: GeoBox) -> NDArray[np.bool_]:

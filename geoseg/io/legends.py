@@ -64,12 +64,13 @@ def read_legend(spec: LegendSpec) -> Legend:
     return raster_legend(open_source({"path": str(spec), "resampling": "nearest"}))
 
 
-def raster_legend(source: Source, *, ignore: Iterable[int] = ()) -> Legend:
+def raster_legend(source: Source, *, ignore: Iterable[int] = (), values: Iterable[int] | None = None) -> Legend:
     """The legend of a label raster, found as `read_legend` says.
 
     Args:
         source: One band of class codes; its pixels are read, in strips, only where names are missing.
         ignore: Codes that are no class.
+        values: The values in its pixels, where the caller knows them; all are classes then.
 
     Raises:
         LegendError: The raster has no class, or its values are no class codes.
@@ -85,7 +86,10 @@ def raster_legend(source: Source, *, ignore: Iterable[int] = ()) -> Legend:
     named = {code: name for code, name in named.items() if not UNLABELLED.fullmatch(name)}
     if notes.counts and any(notes.counts.values()):
         named = {code: name for code, name in named.items() if notes.counts.get(code)}
-    codes = sorted(named) if named else sorted(set(values_of(source)) - left_out)
+    if values is not None:
+        codes = sorted((set(named) | set(values)) - left_out)
+    else:
+        codes = sorted(named) if named else sorted(set(values_of(source)) - left_out)
     if not codes:
         raise LegendError(f"{path or 'the label raster'} has no labelled pixel; needed is at least one class")
     return _legend(codes, named, notes.colors, empty)

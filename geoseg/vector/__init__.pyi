@@ -1,4 +1,11 @@
 from .export import FORMATS as FORMATS
-from .export import polygon_style as polygon_style
+from .export import check_format as check_format
+from .export import write_layer as write_layer
 from .export import write_polygons as write_polygons
+from .options import PolygonOptions as PolygonOptions
+from .polygonize import Run as Run
+from .polygonize import polygon_layer as polygon_layer
 from .polygonize import polygonize as polygonize
+from .reading import GridReader as GridReader
+from .styles import polygon_style as polygon_style
+from .tracing import in_threads as in_threads

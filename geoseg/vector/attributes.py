@@ -1,261 +1,296 @@
 """True area and perimeter of polygons drawn in pixel coordinates, for any CRS, without transforming their vertices.
 
-A map's ground metric is smooth: how many square metres a pixel covers, and how many metres a step is long, changes
-slowly over a scene. `fit_metric` fits it once, as Chebyshev polynomials in pixel coordinates, from a few hundred points
-transformed to the ellipsoid. Area then is a boundary integral (Green's theorem) and perimeter a line integral of the
-polynomials, for edges that are straight in the map's CRS, as they are drawn. Edges that two polygons share cancel, so
-the areas of a coverage sum to the area of its outline.
+Area is a boundary integral (Green's theorem) and perimeter a line integral of a metric's polynomials, for edges that
+are straight in the map's CRS, as they are drawn. Edges that two polygons share cancel, so the areas of a coverage sum
+to the area of its outline.
+
+Most edges run along pixels. Their integrals over a pixel's side are tabulated: in one direction by the polynomials'
+integral over each row (or column), in the other by the polynomials at each corner; an edge is the sum over its pixels
+of a short dot product. Others are integrated by Gauss's rule with two points, whose error over an edge of length h is
+h⁵/4320 of the fourth derivative (Abramowitz & Stegun 25.4.30), in pieces short enough for it.
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
-from math import ceil, sqrt
-from typing import Any, Literal
+from math import ceil, comb
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyproj
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
-from geoseg.errors import GridError
 from geoseg.jit import jit
 from geoseg.vector.coverage import Arcs
+from geoseg.vector.metric import Metric
 
 Floats = NDArray[np.floating[Any]]
 
-_log = logging.getLogger(__name__)
-_ORDERS = (6, 12, 24, 48)
 _GAUSS = 0.5 / 3**0.5  # two-point Gauss-Legendre on [-1/2, 1/2]
-_PIECE = 1 / 128  # of the scene's side: longer edges are cut before the integral
+_PIECES = 128, 65536  # of the scene's side: longer edges are cut before the integral; at least, at most
+_EDGES = 128  # in a batch, so that all about them stays in the nearest cache
+_ERROR = 1e-10  # of a pixel's area, along an edge that is one pixel high
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Metric:
-    """The ground under a pixel grid.
-
-    A surface element at the pixel coordinates (x, y) covers `area(x, y)` m² a square pixel; a step (dx, dy) there is
-    `sqrt(E dx² + 2 F dx dy + G dy²)` metres long (first fundamental form). All are tensor Chebyshev series in
-    `2 x / cols - 1` and `2 y / rows - 1`.
+class _Tables(NamedTuple):
+    """The metric at the corners and sides of pixels.
 
     Attributes:
-        shape: Rows and columns of the grid.
-        flux: Integral of the area element over x, in m² a pixel row: coefficients `(order in x, order in y)`.
-        steps: E, F and G in m² `(3, order in x, order in y)`.
-        unit: `m`; `px` where there is no CRS, and a pixel is the unit of everything above.
+        at_x: Polynomials at each corner along x `(col + 1, order in x)`.
+        at_y: Polynomials at each corner along y `(row + 1, order in y)`.
+        flux: Integral of the flux over each row, as a series in x `(row, order in x)`.
+        upright: Length of an upright pixel edge in each row, as a series in x `(row, order in x)`.
+        flat: Length of a flat pixel edge in each column, as a series in y `(col, order in y)`.
     """
+
+    at_x: Floats
+    at_y: Floats
+    flux: Floats
+    upright: Floats
+    flat: Floats
+
+
+class _Ground(NamedTuple):
+    """A metric for compiled functions: its series, and how many columns and rows an edge aslant may cross uncut."""
 
     shape: tuple[int, int]
     flux: Floats
     steps: Floats
-    unit: Literal["m", "px"] = "m"
-
-    def pixel_area(self) -> float:
-        """Area of a pixel at the grid's centre."""
-        E, F, G = self._steps_at_centre()
-        return sqrt(E * G - F * F)
-
-    def edge_weights(self) -> tuple[int, int]:
-        """Relative length of a pixel edge along x and along y at the grid's centre, in thousandths of the latter."""
-        E, _, G = self._steps_at_centre()
-        return max(1, round(1000 * sqrt(E / G))), 1000
-
-    def _steps_at_centre(self) -> list[float]:
-        return [float(chebyshev.chebval2d(0.0, 0.0, part)) for part in self.steps]
+    piece: tuple[float, float]
 
 
-def fit_metric(geobox: GeoBox) -> Metric:
-    """The ground metric of a grid; in pixels where it has no CRS, and so no place on the ground.
+class _Batch(NamedTuple):
+    """Edges that run aslant, to be integrated together, at two points each.
 
-    The polynomials' order grows until the last coefficients vanish (relative 1e-10). Where that never happens, or the
-    grid reaches beyond the ellipsoid, as a global Mollweide map's corners do, and where the CRS is a local one, lengths
-    are taken from the CRS's own plane, and a warning says so.
-
-    Raises:
-        GridError: That plane has no metres either.
+    Attributes:
+        arc: Arc that each is of, int32 `(edge,)`.
+        edge: Its middle x and y, and how far it goes along both, in pixels `(4, edge)`.
+        at: Scratch `(point,)`.
+        inner: Scratch `(point,)`.
+        in_x: Polynomials at each point `(order in x, point)`.
+        in_y: Polynomials at each point `(order in y, point)`.
+        values: E, F, G and the flux at each point `(4, point)`.
     """
-    if geobox.crs is None:
-        rows, cols = (int(side) for side in geobox.shape)
-        return Metric((rows, cols), *_constant(1.0, 0.0, 1.0, cols), "px")
-    crs = pyproj.CRS.from_user_input(geobox.crs.proj)
-    metrics = (_fit(geobox, crs, order) for order in _ORDERS)
-    return next((metric for metric in metrics if metric is not None), None) or _planar_metric(geobox, crs)
+
+    arc: NDArray[np.int32]
+    edge: Floats
+    at: Floats
+    inner: Floats
+    in_x: Floats
+    in_y: Floats
+    values: Floats
 
 
-def measure_arcs(arcs: Arcs, metric: Metric, *, count: int) -> tuple[Floats, Floats]:
-    """Area and perimeter of each region's polygon `(count + 1,)`, nodata first and without meaning.
+def arc_measures(arcs: Arcs, metric: Metric) -> tuple[Floats, Floats]:
+    """What each arc adds to the area on its right and takes from that on its left, and its length, both `(arc,)`.
 
-    Each arc is measured once and counts for both its sides. Holes count against the area and for the perimeter.
+    Args:
+        arcs: The boundaries, as traced, simplified or smoothed.
+        metric: The ground under the grid.
     """
-    areas, lengths = np.zeros(count + 1), np.zeros(count + 1)
-    _measure(arcs, metric.flux, metric.steps, metric.shape, (areas, lengths))
+    areas, lengths = np.zeros(len(arcs.left)), np.zeros(len(arcs.left))
+    (rows, cols), pieces = metric.shape, _pieces(metric)
+    ground = _Ground((rows, cols), metric.flux, metric.steps, (cols / pieces, rows / pieces))
+    _measure_along(arcs, _tabulate(metric), (areas, lengths))
+    _measure_aslant(arcs, ground, _batch(metric), (areas, lengths))
     return areas, lengths
 
 
-def measure_regions(regions: NDArray[np.int32], metric: Metric, *, count: int) -> Floats:
-    """Area of each region's pixels, in the metric's unit squared, `(count + 1,)`, nodata first."""
-    areas = np.zeros(count + 1, np.float64)
-    _measure_pixels(regions, metric.flux, areas)
-    return areas
+def region_measures(
+    arcs: Arcs, metric: Metric, *, count: int, groups: NDArray[np.int32] | None = None
+) -> tuple[Floats, Floats]:
+    """Area and perimeter of each region's polygon `(count + 1,)`, nodata first and without meaning.
 
+    Each arc is measured once and counts for both its sides. Holes count against the area and for the perimeter.
 
-def _to_ecef(geobox: GeoBox, crs: pyproj.CRS, x: Floats, y: Floats) -> Floats | None:
-    """Earth-centred coordinates in m `(3, ...)` of pixel coordinates, on the ellipsoid: no seam at 180° or a pole.
-
-    None for a local CRS, which is on no ellipsoid, and for points beyond the ground.
-
-    X, Y, Z by Snyder, Map Projections: A Working Manual (1987), section "Ellipsoid", with height 0.
+    Args:
+        arcs: The boundaries.
+        metric: The ground under the grid.
+        count: Number of regions, or of groups.
+        groups: Group of each region `(region,)`, to measure these instead: borders within one are no perimeter.
     """
-    geodetic, ellipsoid, transform = crs.geodetic_crs, crs.ellipsoid, geobox.affine
-    if geodetic is None or ellipsoid is None:
-        return None
-    east, north = transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
-    lon, lat = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True).transform(east, north)
-    unit = geodetic.axis_info[0].unit_conversion_factor
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        return None
-    lon, lat = np.asarray(lon) * unit, np.asarray(lat) * unit
-    a, b = ellipsoid.semi_major_metre, ellipsoid.semi_minor_metre
-    squash = (b / a) ** 2
-    normal = a / np.sqrt(1 - (1 - squash) * np.sin(lat) ** 2)
-    return np.stack(
-        [normal * np.cos(lat) * np.cos(lon), normal * np.cos(lat) * np.sin(lon), squash * normal * np.sin(lat)]
+    if groups is None:
+        groups = np.arange(count + 1, dtype=np.int32)
+    out = np.zeros(count + 1), np.zeros(count + 1)
+    _add_sides((arcs.left, arcs.right), arc_measures(arcs, metric), groups, out)
+    return out
+
+
+def _batch(metric: Metric) -> _Batch:
+    points = 2 * _EDGES
+    order_x, order_y = (max(metric.flux.shape[axis], metric.steps.shape[axis + 1]) for axis in (0, 1))
+    return _Batch(
+        np.empty(_EDGES, np.int32), np.empty((4, _EDGES)), np.empty(points), np.empty(points),
+        np.empty((order_x, points)), np.empty((order_y, points)), np.empty((4, points)),
+    )  # fmt: skip
+
+
+def _tabulate(metric: Metric) -> _Tables:
+    rows, cols = metric.shape
+    along_x, along_y = metric.edges
+    order_x, order_y = max(len(metric.flux), len(along_y)), along_x.shape[1]
+    return _Tables(
+        chebyshev.chebvander(2 * np.arange(cols + 1) / cols - 1, order_x - 1),
+        chebyshev.chebvander(2 * np.arange(rows + 1) / rows - 1, order_y - 1),
+        _over_sides(metric.flux.T, rows),
+        _over_sides(along_y.T, rows),
+        _over_sides(along_x, cols),
     )
 
 
-def _fit(geobox: GeoBox, crs: pyproj.CRS, order: int) -> Metric | None:
-    """The metric with polynomials of one order; None where they do not describe the ground."""
-    rows, cols = (int(side) for side in geobox.shape)
-    nodes = chebyshev.chebpts1(order + 1)
-    u, v = np.meshgrid(nodes, nodes, indexing="ij")
-    ground = _to_ecef(geobox, crs, (u + 1) * cols / 2, (v + 1) * rows / 2)
-    if ground is None:
-        return None
-    place = _coefficients(ground, nodes)
-    along_x = _values(chebyshev.chebder(place, axis=1) * (2 / cols), nodes)
-    along_y = _values(chebyshev.chebder(place, axis=2) * (2 / rows), nodes)
-    E, F, G = (along_x**2).sum(0), (along_x * along_y).sum(0), (along_y**2).sum(0)
-    element = np.linalg.norm(np.cross(along_x, along_y, axis=0), axis=0)
-    area, steps = _coefficients(element, nodes), _coefficients(np.stack([E, F, G]), nodes)
-    # What stands below this is the rounding of coordinates on the ellipsoid, some 1e-9 m.
-    floor = max(1e-10, 1e-8 * order**2 / float(min(np.sqrt(E.max()) * cols, np.sqrt(G.max()) * rows)))
-    if max(_tail(area), _tail(steps)) > floor:
-        return None
-    return Metric((rows, cols), chebyshev.chebint(_trim(area), axis=0, lbnd=-1) * (cols / 2), _trim(steps))
+def _over_sides(series: Floats, count: int) -> Floats:
+    """The series `(order, other)` integrated over each of `count` pixels along its axis `(count, other)`."""
+    middle = np.arange(count) + 0.5
+    before, after = (chebyshev.chebval(2 * (middle + offset) / count - 1, series) for offset in (-_GAUSS, _GAUSS))
+    return np.ascontiguousarray((before + after).T / 2)
 
 
-def _planar_metric(geobox: GeoBox, crs: pyproj.CRS) -> Metric:
-    """The metric of the CRS's own plane."""
-    axis = crs.axis_info[0] if crs.axis_info else None
-    if axis is None or crs.is_geographic:
-        raise GridError(f"no area can be measured in the CRS '{crs.name}'; reproject the map to a CRS on the ground")
-    _log.warning("areas and lengths are those of the plane of '%s': the grid reaches beyond the ground", crs.name)
-    unit, transform = axis.unit_conversion_factor, geobox.affine
-    rows, cols = (int(side) for side in geobox.shape)
-    x, y = np.array([transform.a, transform.d]) * unit, np.array([transform.b, transform.e]) * unit
-    return Metric((rows, cols), *_constant(float(x @ x), float(x @ y), float(y @ y), cols))
+def _pieces(metric: Metric) -> float:
+    """Pieces that a scene's side is cut into so that Gauss's rule for the flux errs by no more than `_ERROR`.
+
+    The flux counts from the scene's edge, so it is large against the width of a region. A Chebyshev series is at most
+    the sum of its coefficients' sizes; a piece of 1/n of the side is 2/n long in the polynomials' coordinates.
+    """
+    fourth = sum(comb(4, k) * _bound(metric.flux, k, 4 - k) for k in range(5))
+    least, most = _PIECES
+    return float(np.clip(2 * (fourth / (4320 * _ERROR * metric.pixel_area())) ** 0.25, least, most))
 
 
-def _constant(E: float, F: float, G: float, cols: int) -> tuple[Floats, Floats]:
-    """Flux and steps of flat ground."""
-    return np.full((2, 1), sqrt(E * G - F * F) * cols / 2), np.array([E, F, G]).reshape(3, 1, 1)
-
-
-def _coefficients(values: Floats, nodes: Floats) -> Floats:
-    """Chebyshev coefficients of values `(..., x, y)` at Chebyshev points of the first kind, of the same shape."""
-    order = len(nodes) - 1
-    basis = chebyshev.chebvander(nodes, order) * (2 / (order + 1))
-    basis[:, 0] /= 2
-    coefficients: Floats = np.einsum("...xy,xi,yj->...ij", values, basis, basis)
-    return coefficients
-
-
-def _values(coefficients: Floats, nodes: Floats) -> Floats:
-    """The series `(part, order in x, order in y)` at all pairs of nodes."""
-    return np.stack([chebyshev.chebgrid2d(nodes, nodes, part) for part in coefficients])
-
-
-def _tail(coefficients: Floats) -> float:
-    """Size of the two last orders of either axis against the largest coefficient."""
-    size = np.abs(coefficients)
-    return float(max(size[..., -2:, :].max(), size[..., :, -2:].max()) / size.max())
-
-
-def _trim(coefficients: Floats) -> Floats:
-    """The series without the last orders that add nothing."""
-    size = np.abs(coefficients).reshape(-1, *coefficients.shape[-2:]).max(0)
-    used = size > 1e-13 * size.max()
-    return coefficients[..., : int(np.flatnonzero(used.any(1))[-1]) + 1, : int(np.flatnonzero(used.any(0))[-1]) + 1]
+def _bound(series: Floats, in_x: int, in_y: int) -> float:
+    derived = chebyshev.chebder(chebyshev.chebder(series, in_x, axis=0), in_y, axis=1)
+    return float(np.abs(derived).sum())
 
 
 @jit
-def _basis(at: float, out: Floats) -> None:
-    """Chebyshev polynomials of the first kind at one point."""
-    out[0] = 1.0
+def _fill_basis(at: Floats, count: int, out: Floats) -> None:
+    """Chebyshev polynomials of the first kind at points `(point,)`: `(order, point)`."""
+    for point in range(count):
+        out[0, point] = 1.0
     if out.shape[0] > 1:
-        out[1] = at
+        for point in range(count):
+            out[1, point] = at[point]
     for order in range(2, out.shape[0]):
-        out[order] = 2 * at * out[order - 1] - out[order - 2]
+        for point in range(count):
+            out[order, point] = 2 * at[point] * out[order - 1, point] - out[order - 2, point]
 
 
 @jit
-def _series(coefficients: Floats, in_x: Floats, in_y: Floats) -> float:
-    total = 0.0
+def _evaluate(coefficients: Floats, batch: _Batch, count: int, out: Floats) -> None:
+    """A series at the points of a batch, which the processor takes several at a time."""
+    inner = batch.inner
+    for point in range(count):
+        out[point] = 0.0
     for i in range(coefficients.shape[0]):
-        inner = 0.0
-        for j in range(coefficients.shape[1]):
-            inner += coefficients[i, j] * in_y[j]
-        total += inner * in_x[i]
-    return total
+        for point in range(count):
+            inner[point] = coefficients[i, 0]
+        for j in range(1, coefficients.shape[1]):
+            for point in range(count):
+                inner[point] += coefficients[i, j] * batch.in_y[j, point]
+        for point in range(count):
+            out[point] += inner[point] * batch.in_x[i, point]
 
 
 @jit
-def _measure(arcs: Arcs, flux: Floats, steps: Floats, shape: tuple[int, int], out: tuple[Floats, Floats]) -> None:
-    rows, cols = shape
-    areas, lengths = out
-    in_x = np.empty(max(flux.shape[0], steps.shape[1]))
-    in_y = np.empty(max(flux.shape[1], steps.shape[2]))
-    for arc in range(arcs.left.shape[0]):
+def _runs_along(x: np.int64, y: np.int64, to_x: np.int64, to_y: np.int64, scale: int) -> bool:
+    """Whether an edge runs along the sides of pixels."""
+    if x != to_x and y != to_y:
+        return False
+    return scale == 1 or (x % scale == 0 and y % scale == 0 and (to_x + to_y) % scale == 0)
+
+
+# The next two take no function that is given an array into their inner loops: numba counts a reference at each call.
+
+
+@jit
+def _measure_along(arcs: Arcs, tables: _Tables, out: tuple[Floats, Floats]) -> None:
+    """Measures the edges that run along pixels."""
+    coords, offsets, scale, (areas, lengths) = arcs.coords, arcs.offsets, arcs.scale, out
+    at_x, at_y, flux, upright, flat = tables
+    for arc in range(areas.shape[0]):
         area, length = 0.0, 0.0
-        for at in range(arcs.offsets[arc], arcs.offsets[arc + 1] - 1):
-            x, y = float(arcs.coords[at, 0]), float(arcs.coords[at, 1])
-            dx, dy = arcs.coords[at + 1, 0] - x, arcs.coords[at + 1, 1] - y
-            pieces = max(1, ceil(max(abs(dx) / cols, abs(dy) / rows) / _PIECE))
-            for sample in range(2 * pieces):
-                t = (sample // 2 + 0.5 + (_GAUSS if sample % 2 else -_GAUSS)) / pieces
-                _basis(2 * (x + t * dx) / cols - 1, in_x)
-                _basis(2 * (y + t * dy) / rows - 1, in_y)
-                squared = 0.0
-                if dx != 0:
-                    squared += dx * dx * _series(steps[0], in_x, in_y)
-                if dy != 0:
-                    squared += dy * dy * _series(steps[2], in_x, in_y)
-                    area += dy * _series(flux, in_x, in_y) / (2 * pieces)
-                if dx != 0 and dy != 0:
-                    squared += 2 * dx * dy * _series(steps[1], in_x, in_y)
-                length += np.sqrt(max(squared, 0.0)) / (2 * pieces)
-        areas[arcs.left[arc]] -= area  # y runs down: a patch on the left is walked against the sense of the integral
-        areas[arcs.right[arc]] += area
-        lengths[arcs.left[arc]] += length
-        lengths[arcs.right[arc]] += length
+        for at in range(offsets[arc], offsets[arc + 1] - 1):
+            x, y = np.int64(coords[at, 0]), np.int64(coords[at, 1])
+            to_x, to_y = np.int64(coords[at + 1, 0]), np.int64(coords[at + 1, 1])
+            if not _runs_along(x, y, to_x, to_y, scale):
+                continue
+            if scale != 1:
+                x, y, to_x, to_y = x // scale, y // scale, to_x // scale, to_y // scale
+            for col in range(min(x, to_x), max(x, to_x)):
+                for order in range(flat.shape[1]):
+                    length += flat[col, order] * at_y[y, order]
+            under = 0.0
+            for row in range(min(y, to_y), max(y, to_y)):
+                for order in range(flux.shape[1]):
+                    under += flux[row, order] * at_x[x, order]
+                for order in range(upright.shape[1]):
+                    length += upright[row, order] * at_x[x, order]
+            area += under if to_y > y else -under
+        areas[arc], lengths[arc] = area, length
 
 
 @jit
-def _measure_pixels(regions: NDArray[np.int32], flux: Floats, areas: Floats) -> None:
-    """Adds the area of each run of pixels: the flux at its right end less that at its left, meaned over the row."""
-    rows, cols = regions.shape
-    in_x, in_y, other = np.empty(flux.shape[0]), np.empty(flux.shape[1]), np.empty(flux.shape[1])
-    for row in range(rows):
-        _basis(2 * (row + 0.5 - _GAUSS) / rows - 1, in_y)
-        _basis(2 * (row + 0.5 + _GAUSS) / rows - 1, other)
-        in_y += other
-        before = 0.0  # the flux at the left border
-        for col in range(cols):
-            if col + 1 < cols and regions[row, col + 1] == regions[row, col]:
+def _measure_aslant(arcs: Arcs, ground: _Ground, batch: _Batch, out: tuple[Floats, Floats]) -> None:
+    """Adds the other edges, in pieces and in batches."""
+    coords, offsets, scale = arcs.coords, arcs.offsets, arcs.scale
+    arc_of, edge, (cols, rows) = batch.arc, batch.edge, ground.piece
+    waiting = 0
+    for arc in range(offsets.shape[0] - 1):
+        for at in range(offsets[arc], offsets[arc + 1] - 1):
+            x, y = np.int64(coords[at, 0]), np.int64(coords[at, 1])
+            to_x, to_y = np.int64(coords[at + 1, 0]), np.int64(coords[at + 1, 1])
+            if _runs_along(x, y, to_x, to_y, scale):
                 continue
-            _basis(2 * (col + 1) / cols - 1, in_x)
-            after = 0.5 * _series(flux, in_x, in_y)
-            areas[regions[row, col]] += after - before
-            before = after
+            dx, dy, pieces = (to_x - x) / scale, (to_y - y) / scale, 1
+            if abs(dx) > cols or abs(dy) > rows:
+                pieces = ceil(max(abs(dx) / cols, abs(dy) / rows))
+                dx, dy = dx / pieces, dy / pieces
+            for piece in range(pieces):
+                if waiting == arc_of.shape[0]:
+                    _integrate(ground, batch, waiting, out)
+                    waiting = 0
+                arc_of[waiting] = arc
+                edge[0, waiting], edge[1, waiting] = x / scale + (piece + 0.5) * dx, y / scale + (piece + 0.5) * dy
+                edge[2, waiting], edge[3, waiting] = dx, dy
+                waiting += 1
+    _integrate(ground, batch, waiting, out)
+
+
+@jit
+def _integrate(ground: _Ground, batch: _Batch, count: int, out: tuple[Floats, Floats]) -> None:
+    """Adds the integrals over the edges of a batch to those of their arcs."""
+    x, y, dx, dy = batch.edge
+    (rows, cols), values, at = ground.shape, batch.values, batch.at
+    for point in range(2 * count):
+        edge = point // 2
+        at[point] = 2 * (x[edge] + (_GAUSS if point % 2 else -_GAUSS) * dx[edge]) / cols - 1
+    _fill_basis(at, 2 * count, batch.in_x)
+    for point in range(2 * count):
+        edge = point // 2
+        at[point] = 2 * (y[edge] + (_GAUSS if point % 2 else -_GAUSS) * dy[edge]) / rows - 1
+    _fill_basis(at, 2 * count, batch.in_y)
+    _evaluate(ground.flux, batch, 2 * count, values[3])
+    for part in range(3):
+        _evaluate(ground.steps[part], batch, 2 * count, values[part])
+    for point in range(2 * count):
+        edge, arc = point // 2, batch.arc[point // 2]
+        squared = dx[edge] ** 2 * values[0, point] + dy[edge] ** 2 * values[2, point]
+        squared += 2 * dx[edge] * dy[edge] * values[1, point]
+        out[0][arc] += 0.5 * dy[edge] * values[3, point]
+        out[1][arc] += 0.5 * np.sqrt(max(squared, 0.0))
+
+
+@jit
+def _add_sides(
+    sides: tuple[NDArray[np.int32], NDArray[np.int32]],
+    measures: tuple[Floats, Floats],
+    groups: NDArray[np.int32],
+    out: tuple[Floats, Floats],
+) -> None:
+    """Adds each arc's measures to both its sides, in the order of the arcs."""
+    for arc in range(sides[0].shape[0]):
+        left, right = groups[sides[0][arc]], groups[sides[1][arc]]
+        area, length = measures[0][arc], measures[1][arc]
+        if left != right:
+            out[0][left] -= area  # y runs down: a patch on the left is walked against the sense of the integral
+            out[0][right] += area
+            out[1][left] += length
+            out[1][right] += length

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.jit import jit
-from geoseg.vector.regions import Ints, Neighbours, Regions
+from geoseg.vector.regions import Ints, Regions
 
 # Headings 0 to 3: east, south, west, north. A corner's byte has bit `heading` where an edge leaves it that way.
 _STEP_X = np.array([1, 0, -1, 0])
@@ -96,23 +96,6 @@ def trace_arcs(regions: NDArray[np.int32], *, outline: bool = True) -> Arcs:
     )
     count = _trace(regions, edges, _index_junctions(edges, junctions), arcs)
     return _cut(arcs, count)
-
-
-def find_neighbours(arcs: Arcs, *, weights: tuple[int, int] = (1, 1)) -> Neighbours:
-    """Pairs of regions that share an edge, and the length of their border.
-
-    Args:
-        arcs: The boundaries.
-        weights: Length of one pixel edge along x and along y, as integers so that the sums are exact in any order.
-    """
-    inner = (arcs.left != 0) & (arcs.right != 0)
-    lengths = _arc_lengths(arcs.coords, arcs.offsets, *weights)[inner]
-    low = np.minimum(arcs.left, arcs.right)[inner].astype(np.int64)
-    high = np.maximum(arcs.left, arcs.right)[inner].astype(np.int64)
-    pairs, inverse = np.unique(low << 32 | high, return_inverse=True)
-    border = np.zeros(len(pairs), np.int64)
-    np.add.at(border, inverse, lengths)
-    return Neighbours((pairs >> 32).astype(np.int32), (pairs & 0xFFFFFFFF).astype(np.int32), border)
 
 
 def _cut(arcs: Arcs, count: int) -> Arcs:
@@ -264,16 +247,6 @@ def _trace(
 
 
 @jit
-def _arc_lengths(coords: NDArray[np.int32], offsets: Ints, weight_x: int, weight_y: int) -> Ints:
-    lengths = np.zeros(offsets.shape[0] - 1, np.int64)
-    for arc in range(lengths.shape[0]):
-        for at in range(offsets[arc] + 1, offsets[arc + 1]):
-            lengths[arc] += weight_x * abs(coords[at, 0] - coords[at - 1, 0])
-            lengths[arc] += weight_y * abs(coords[at, 1] - coords[at - 1, 1])
-    return lengths
-
-
-@jit
 def heading_of(coords: NDArray[np.int32], start: int, end: int) -> int:
     """Heading of the straight line from one vertex to another in the same row or column."""
     if coords[start, 1] == coords[end, 1]:
@@ -295,8 +268,8 @@ def end_headings(coords: NDArray[np.int32], offsets: Ints) -> NDArray[np.uint8]:
 def junction_table(arcs: Arcs) -> NDArray[np.int32]:
     """Half-edges that leave each junction `(junction, heading)`, -1 where none does.
 
-    A half-edge is an arc walked in one direction: `2 * arc` forwards, `2 * arc + 1` backwards. Arcs that have one region
-    on both sides are left out.
+    A half-edge is an arc walked in one direction: `2 * arc` forwards, `2 * arc + 1` backwards. Arcs that have one
+    region on both sides are left out.
     """
     table = np.full((arcs.junction_count, 4), -1, np.int32)
     for arc in range(arcs.left.shape[0]):

@@ -12,20 +12,36 @@ from geoseg.vector.coverage import Arcs, end_headings, junction_table
 from geoseg.vector.regions import Ints
 
 
-class _Chains(NamedTuple):
-    """Half-edges that become one arc, each chain by its first; `2 * arc` is an arc forwards, `2 * arc + 1` backwards.
+class _Links(NamedTuple):
+    """How pieces follow each other; a half-edge is `2 * arc` forwards, `2 * arc + 1` backwards.
 
     Attributes:
-        first: Half-edge that the chain begins in, int32 `(chain,)`.
-        last: Half-edge that an open chain ends with, int32.
-        skip: Vertices of `first` that come before the chain's start, and so at its end, int32; 0 in open chains.
-        sizes: Number of vertices, int64.
+        table: Half-edges that leave each junction `(junction, heading)`, -1 where none does.
+        stays: Junctions where more than two meet `(junction,)`.
+        order: Junctions in row-major order of their corners, int32.
+        number: New number of each junction that stays, int32 `(junction,)`.
+    """
+
+    table: NDArray[np.int32]
+    stays: NDArray[np.bool_]
+    order: NDArray[np.int32]
+    number: NDArray[np.int32]
+
+
+class _Chains(NamedTuple):
+    """Half-edges that become one arc, with room for as many chains as there are pieces; open ones come first.
+
+    Attributes:
+        first: Half-edge that each begins in, int32 `(chain,)`.
+        skip: Vertices of it that come before the chain's start, and so at its end, int32; 0 in open ones.
+        offsets: Vertices of all chains before, int64 `(chain + 1,)`.
+        junctions: New junctions at its ends, int32 `(chain, 2)`; -1 in closed ones.
     """
 
     first: NDArray[np.int32]
-    last: NDArray[np.int32]
     skip: NDArray[np.int32]
-    sizes: Ints
+    offsets: Ints
+    junctions: NDArray[np.int32]
 
 
 def dissolve(arcs: Arcs, lut: NDArray[np.int32]) -> Arcs:
@@ -54,41 +70,33 @@ def join_arcs(pieces: Arcs) -> Arcs:
         pieces: Boundaries with vertices at pixel corners; not simplified. Their `junctions` are the corners where
             pieces end, numbered in any order; -1 at a closed piece that ends at none.
     """
+    links, used = _linked(pieces), pieces.left == pieces.right
+    most = len(used) - int(np.count_nonzero(used))
+    chains = _Chains(
+        np.empty(most, np.int32), np.zeros(most, np.int32), np.zeros(most + 1, np.int64),
+        np.full((most, 2), -1, np.int32),
+    )  # fmt: skip
+    opened = _open_chains(pieces, links, chains, used)
+    count = _closed_chains(pieces, links, chains, used, opened)
+    offsets = chains.offsets[: count + 1]
+    coords, sides = np.empty((offsets[-1], 2), np.int32), np.empty((2, count), np.int32)
+    _write(pieces, links, chains, coords, sides)
+    return Arcs(
+        coords, offsets, sides[0], sides[1], chains.junctions[:count], end_headings(coords, offsets),
+        int(np.count_nonzero(links.stays)), pieces.scale,
+    )  # fmt: skip
+
+
+def _linked(pieces: Arcs) -> _Links:
     table = junction_table(pieces)
     corners = _junction_corners(pieces)
-    order = np.argsort(corners, kind="stable") if np.any(corners[1:] < corners[:-1]) else np.arange(len(corners))
-    stays = (table >= 0).sum(1, dtype=np.int8) > 2
-    number = np.full(len(stays) + 1, -1, np.int32)  # the last one is for closed arcs, whose junction is -1
-    number[order[stays[order]]] = np.arange(np.count_nonzero(stays), dtype=np.int32)
-    used = pieces.left == pieces.right
-    opened = _open_chains(pieces, (table, stays), order, used)
-    closed = _closed_chains(pieces, (table, stays), used)
-    chains = _Chains(*(np.concatenate(both) for both in zip(opened, closed, strict=True)))
-    met = np.full((len(chains.first), 2), -1, np.int32)
-    met[: len(opened.first), 0] = _start_junction(pieces, opened.first)
-    met[: len(opened.first), 1] = _start_junction(pieces, opened.last ^ 1)
-    return _written(pieces, (table, stays), chains, number[met])
-
-
-def _start_junction(arcs: Arcs, halves: NDArray[np.int32]) -> NDArray[np.int32]:
-    junctions: NDArray[np.int32] = arcs.junctions[halves >> 1, halves & 1]
-    return junctions
-
-
-def _written(
-    arcs: Arcs, links: tuple[NDArray[np.int32], NDArray[np.bool_]], chains: _Chains, junctions: NDArray[np.int32]
-) -> Arcs:
-    """The chains as arcs."""
-    offsets = np.zeros(len(chains.sizes) + 1, np.int64)
-    np.cumsum(chains.sizes, out=offsets[1:])
-    coords = np.empty((offsets[-1], 2), np.int32)
-    _write(arcs, links, chains, offsets, coords)
-    forwards = chains.first % 2 == 0
-    left, right = arcs.left[chains.first >> 1], arcs.right[chains.first >> 1]
-    return Arcs(
-        coords, offsets, np.where(forwards, left, right), np.where(forwards, right, left), junctions,
-        end_headings(coords, offsets), int(np.count_nonzero(links[1])), arcs.scale,
-    )  # fmt: skip
+    order = np.arange(len(corners), dtype=np.int32)
+    if np.any(corners[1:] < corners[:-1]):
+        order = np.argsort(corners, kind="stable").astype(np.int32)
+    stays = np.count_nonzero(table >= 0, axis=1) > 2
+    number = np.empty(len(stays), np.int32)
+    number[order] = np.cumsum(stays[order], dtype=np.int32) - np.int32(1)
+    return _Links(table, stays, order, number)
 
 
 @jit
@@ -103,18 +111,17 @@ def _junction_corners(arcs: Arcs) -> Ints:
 
 
 @jit
-def _onward(arcs: Arcs, links: tuple[NDArray[np.int32], NDArray[np.bool_]], half: int) -> int:
+def _onward(arcs: Arcs, links: _Links, half: int) -> int:
     """The half-edge that goes on from the end of one; -1 where a junction stays; itself where it closes on its own."""
-    table, stays = links
     junction = arcs.junctions[half // 2, 1 - half % 2]
     if junction < 0:
         return half
-    if stays[junction]:
+    if links.stays[junction]:
         return -1
     onward = half
     for heading in range(4):
-        if table[junction, heading] >= 0 and table[junction, heading] != half ^ 1:
-            onward = table[junction, heading]
+        if links.table[junction, heading] >= 0 and links.table[junction, heading] != half ^ 1:
+            onward = links.table[junction, heading]
     return int(onward)
 
 
@@ -131,66 +138,61 @@ def _size(arcs: Arcs, half: int) -> int:
 
 
 @jit
-def _open_chains(
-    arcs: Arcs, links: tuple[NDArray[np.int32], NDArray[np.bool_]], order: Ints, used: NDArray[np.bool_]
-) -> _Chains:
-    """Chains between junctions that stay, from each of these in order; their arcs are marked as used."""
-    table, stays = links
-    most = 0
-    for junction in range(table.shape[0]):
-        if stays[junction]:
-            for heading in range(4):
-                most += table[junction, heading] >= 0
-    out = _Chains(
-        np.empty(most // 2, np.int32), np.empty(most // 2, np.int32), np.zeros(most // 2, np.int32),
-        np.empty(most // 2, np.int64),
-    )  # fmt: skip
+def _open_chains(arcs: Arcs, links: _Links, chains: _Chains, used: NDArray[np.bool_]) -> int:
+    """Chains between junctions that stay, from each of these in order; their arcs are used then. Returns how many."""
     count = 0
-    for junction in order:
+    for junction in links.order:
+        if not links.stays[junction]:
+            continue
         for heading in range(4):
-            half = table[junction, heading]
-            if not stays[junction] or half < 0 or used[half // 2]:
+            half = links.table[junction, heading]
+            if half < 0 or used[half // 2]:
                 continue
-            out.first[count], out.sizes[count] = half, _size(arcs, half)
             used[half // 2] = True
+            chains.first[count], size = half, _size(arcs, half)
             onward = _onward(arcs, links, half)
             while onward >= 0:
-                out.sizes[count] += _size(arcs, onward) - 1 - _is_straight(arcs, half, onward)
+                size += _size(arcs, onward) - 1 - _is_straight(arcs, half, onward)
                 used[onward // 2] = True
                 half, onward = onward, _onward(arcs, links, onward)
-            out.last[count] = half
+            chains.junctions[count, 0] = links.number[junction]
+            chains.junctions[count, 1] = links.number[arcs.junctions[half // 2, 1 - half % 2]]
             count += 1
-    return out
+            chains.offsets[count] = chains.offsets[count - 1] + size
+    return count
 
 
 @jit
-def _closed_chains(
-    arcs: Arcs, links: tuple[NDArray[np.int32], NDArray[np.bool_]], used: NDArray[np.bool_]
-) -> _Chains:
-    """Chains of the arcs not used yet, which are all closed, in the order of their topmost, there leftmost vertices."""
+def _closed_chains(arcs: Arcs, links: _Links, chains: _Chains, used: NDArray[np.bool_], count: int) -> int:
+    """Chains of the arcs not used yet, which are all closed, in the order of their topmost, there leftmost vertices.
+
+    They are added to those that are there already. Returns how many there are then.
+    """
     most = np.count_nonzero(~used)
-    first, skip, sizes = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int64)
-    corners = np.empty(most, np.int64)
-    count = 0
+    first, skip, sizes = np.empty(most, np.int32), np.empty(most, np.int32), np.ones(most, np.int64)
+    corners = np.full(most, np.iinfo(np.int64).max, np.int64)
+    closed = 0
     for arc in range(used.shape[0]):
         if used[arc]:
             continue
-        sizes[count], corners[count] = 1, np.iinfo(np.int64).max
         half = 2 * arc
         while not used[half // 2]:
             used[half // 2] = True
             corner, at = _lowest(arcs, half)
-            if corner < corners[count]:
-                corners[count], first[count], skip[count] = corner, half, at
+            if corner < corners[closed]:
+                corners[closed], first[closed], skip[closed] = corner, half, at
             onward = _onward(arcs, links, half)
-            sizes[count] += _size(arcs, half) - 1 - _is_straight(arcs, half, onward)
+            sizes[closed] += _size(arcs, half) - 1 - _is_straight(arcs, half, onward)
             half = onward
-        if not _runs_east(arcs, first[count], skip[count]):
-            skip[count] = _size(arcs, first[count]) - 1 - skip[count]
-            first[count] ^= 1
+        if not _runs_east(arcs, first[closed], skip[closed]):
+            skip[closed] = _size(arcs, first[closed]) - 1 - skip[closed]
+            first[closed] ^= 1
+        closed += 1
+    for chain in np.argsort(corners[:closed]):
+        chains.first[count], chains.skip[count] = first[chain], skip[chain]
         count += 1
-    order = np.argsort(corners[:count])
-    return _Chains(first[order], first[order], skip[order], sizes[order])
+        chains.offsets[count] = chains.offsets[count - 1] + sizes[chain]
+    return count
 
 
 @jit
@@ -202,12 +204,13 @@ def _vertex(arcs: Arcs, half: int, step: int) -> int:
 @jit
 def _lowest(arcs: Arcs, half: int) -> tuple[int, int]:
     """The topmost, there leftmost vertex but the last: its corner as a number, and the steps to it."""
+    coords, vertex, way = arcs.coords, _vertex(arcs, half, 0), 1 - half % 2 * 2
     corner, at = np.iinfo(np.int64).max, 0
     for step in range(_size(arcs, half) - 1):
-        vertex = _vertex(arcs, half, step)
-        here = np.int64(arcs.coords[vertex, 1]) << 32 | arcs.coords[vertex, 0]
+        here = np.int64(coords[vertex, 1]) << 32 | coords[vertex, 0]
         if here < corner:
             corner, at = here, step
+        vertex += way
     return corner, at
 
 
@@ -220,28 +223,29 @@ def _runs_east(arcs: Arcs, half: int, step: int) -> bool:
 @jit
 def _copy(arcs: Arcs, half: int, steps: tuple[int, int], coords: NDArray[np.int32], at: int) -> int:
     """Copies vertices of a half-edge, from a step up to another. Returns the end of what was written."""
-    for step in range(steps[0], steps[1]):
-        vertex = _vertex(arcs, half, step)
-        coords[at, 0], coords[at, 1] = arcs.coords[vertex, 0], arcs.coords[vertex, 1]
+    source, vertex, way = arcs.coords, _vertex(arcs, half, steps[0]), 1 - half % 2 * 2
+    for _ in range(steps[0], steps[1]):
+        coords[at, 0], coords[at, 1] = source[vertex, 0], source[vertex, 1]
         at += 1
+        vertex += way
     return at
 
 
 @jit
 def _write(
-    arcs: Arcs,
-    links: tuple[NDArray[np.int32], NDArray[np.bool_]],
-    chains: _Chains,
-    offsets: Ints,
-    coords: NDArray[np.int32],
-) -> None:
-    """Writes the vertices of each chain; a closed one ends with those of its first half-edge that were skipped."""
-    for chain in range(chains.first.shape[0]):
-        half, skip = chains.first[chain], chains.skip[chain]
-        at = _copy(arcs, half, (skip, _size(arcs, half)), coords, offsets[chain])
-        onward = _onward(arcs, links, half)
+    arcs: Arcs, links: _Links, chains: _Chains, coords: NDArray[np.int32], sides: NDArray[np.int32]
+) -> None:  # fmt: skip
+    """Writes the vertices of each chain, and the regions on its left and right.
+
+    A closed one ends with those vertices of its first half-edge that were skipped.
+    """
+    for chain in range(sides.shape[1]):
+        first, skip = chains.first[chain], chains.skip[chain]
+        sides[first % 2, chain], sides[1 - first % 2, chain] = arcs.left[first // 2], arcs.right[first // 2]
+        at = _copy(arcs, first, (skip, _size(arcs, first)), coords, chains.offsets[chain])
+        half, onward = first, _onward(arcs, links, first)
         while onward >= 0:
             at -= _is_straight(arcs, half, onward)
-            closes = onward == chains.first[chain]
+            closes = onward == first
             at = _copy(arcs, onward, (1, skip + 1 if closes else _size(arcs, onward)), coords, at)
             half, onward = onward, -1 if closes else _onward(arcs, links, onward)

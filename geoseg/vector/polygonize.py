@@ -1,185 +1,268 @@
-"""From a class map to a table of polygons."""
+"""From a class map to polygons: trace, merge, smooth or simplify, and make a layer of features."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import geopandas
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import shapely
 from numpy.typing import NDArray
 
 from geoseg.errors import GridError, InputError, LegendError
 from geoseg.legend import Legend
 from geoseg.raster import Raster
-from geoseg.vector.attributes import Metric, fit_metric, measure_arcs, measure_regions
-from geoseg.vector.coverage import Arcs, find_neighbours, trace_arcs
-from geoseg.vector.dissolve import dissolve
-from geoseg.vector.regions import count_pixels, label_regions, merge_small, sum_over_regions
-from geoseg.vector.rings import Polygons, build_rings
+from geoseg.tiling import Window
+from geoseg.vector.attributes import region_measures
+from geoseg.vector.coverage import Arcs, Coverage
+from geoseg.vector.features import Features, Naming, feature_layer
+from geoseg.vector.grouping import class_groups, diagonal_groups, value_groups
+from geoseg.vector.kinds import KINDS, Kind
+from geoseg.vector.layer import FeatureBatch, PolygonLayer
+from geoseg.vector.merging import Minimum, merge_regions
+from geoseg.vector.metric import Metric, fit_metric
+from geoseg.vector.options import PolygonOptions
+from geoseg.vector.reading import GridReader, InMemory
+from geoseg.vector.regularize import regularize_arcs
+from geoseg.vector.rings import Polygons
 from geoseg.vector.simplify import simplify_arcs
+from geoseg.vector.smooth import Crossings, merge_crossings, smooth_arcs
+from geoseg.vector.stitching import stitch
+from geoseg.vector.tracing import BLOCK_PX, TraceBlock, Traced, in_threads, windows_of
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 _log = logging.getLogger(__name__)
 
+Run = Callable[[TraceBlock, Sequence[Window]], Iterator[Traced]]
+"""Who traces the blocks: gives them in any order."""
+
+Progress = Callable[[int, int], None]
+
+LegendOf = Callable[[list[int]], Legend | None]
+"""The classes of a map that holds these values; None where they have no names."""
+
+LEAST_TOLERANCE_PX = 0.01
+"""A tolerance below it does nothing, and is degrees rather than metres."""
+
 
 def polygonize(
     classes: Raster,
     *,
-    legend: Legend,
+    legend: Legend | None = None,
     confidence: Raster | None = None,
-    min_area_m2: float = 0.0,
-    tolerance_m: float = 0.0,
-    connectivity: Literal[4] = 4,
+    options: PolygonOptions | None = None,
 ) -> geopandas.GeoDataFrame:
-    """One polygon a 4-connected region of one class, in row-major order of their first pixels.
-
-    The polygons are a valid coverage: each is valid, none overlap, and there is no gap but where the map is nodata. The
-    columns are `class_id`, `class_name`, `area_m2` (on the ellipsoid), `perimeter_m` (on the ellipsoid, holes
-    included), `pixels` (of the map, before simplification), `confidence` (mean over the region in percent, only where a
-    confidence raster is given), `geometry`. Without a CRS they are `area_px` and `perimeter_px`, in pixels, and
-    `min_area_m2` and `tolerance_m` are taken as pixels too; a warning says so.
+    """The polygons of a raster in memory, as a table; see `polygon_layer`.
 
     Args:
-        classes: A class map: one band of integers. Invalid pixels and the legend's ignore value are no polygon.
-        legend: Names of the classes.
+        classes: One band of integers. Invalid pixels and the legend's ignore value are no polygon.
+        legend: Names of the classes, where the values are classes.
         confidence: Percent 0 to 100 on the same grid.
-        min_area_m2: Regions below this area join the neighbour they share the longest border with, smallest first.
-        tolerance_m: Boundaries are simplified, see `simplify_arcs`: the side of a square, a vertex goes
-            while its triangle with its neighbours is smaller; 0 leaves them exact.
-        connectivity: 4: pixels that only touch at a corner are not joined.
+        options: What to do with regions and boundaries.
 
     Raises:
-        InputError: Not one band of integers, or an option out of range.
+        InputError: Not one band of integers, or an option makes no sense.
         LegendError: A value in the map is not in the legend.
         GridError: The confidence lies on another grid, or the CRS has no ground under it.
     """
-    _check_options(classes, min_area_m2, tolerance_m, connectivity)
-    _check_confidence(confidence, classes.geobox)
-    ids = classes.pixels[0]
-    regions, class_of_region = label_regions(ids, classes.valid & (ids != legend.ignore))
-    _check_legend(class_of_region, legend)
-    traced = _Traced(
-        trace_arcs(regions), class_of_region, _sums(regions, confidence, len(class_of_region) - 1),
-        _metric_of(classes.geobox),
-    )  # fmt: skip
-    if min_area_m2 > 0:
-        traced = _merged(traced, measure_regions(regions, traced.metric, count=traced.count), min_area_m2)
-    if tolerance_m > 0:
-        min_triangle = tolerance_m**2 / traced.metric.pixel_area()
-        traced = replace(traced, arcs=simplify_arcs(traced.arcs, min_triangle=min_triangle))
-    return _frame(traced, legend, classes.geobox)
-
-
-@dataclass(frozen=True, slots=True)
-class _Traced:
-    """Regions, nodata first, and their boundaries.
-
-    Attributes:
-        arcs: The boundaries.
-        classes: Class of each region `(region,)`.
-        sums: Sums over each region's pixels `(region,)`: `pixels`, and with a confidence `confidence` and `seen`.
-        metric: The ground under the grid.
-    """
-
-    arcs: Arcs
-    classes: NDArray[Any]
-    sums: dict[str, NDArray[Any]]
-    metric: Metric
-
-    @property
-    def count(self) -> int:
-        """Number of regions, nodata aside."""
-        return len(self.classes) - 1
-
-
-def _check_options(classes: Raster, min_area_m2: float, tolerance_m: float, connectivity: int) -> None:
+    if confidence is not None and confidence.geobox != classes.geobox:
+        raise GridError("the confidence map lies on another grid than the class map; read it onto the map's grid")
+    if confidence is not None and len(confidence.bands) != 1:
+        raise InputError(f"a confidence map has one band, got {len(confidence.bands)}; select one")
     if len(classes.bands) != 1:
         raise InputError(f"a class map has one band, got {len(classes.bands)} ({', '.join(classes.bands)}); select one")
-    if classes.dtype.kind not in "iu":
-        raise InputError(f"a class map holds integers, got {classes.dtype}; round or classify it first")
-    for name, value in (("min_area_m2", min_area_m2), ("tolerance_m", tolerance_m)):
-        if not 0 <= value < np.inf:
-            raise InputError(f"{name} must be 0 or more, got {value}")
-    if connectivity != 4:
-        raise InputError(f"connectivity must be 4, got {connectivity}")
+    others = {} if confidence is None else {"confidence": InMemory(confidence)}
+    ignore = frozenset() if legend is None else frozenset([legend.ignore])
+    reader = GridReader(InMemory(classes), others, ignore=ignore)
+    return to_frame(
+        polygon_layer(reader, legend_of=None if legend is None else lambda _: legend, options=options)
+    )  # fmt: skip
 
 
-def _check_confidence(confidence: Raster | None, geobox: GeoBox) -> None:
-    if confidence is None:
-        return
-    if len(confidence.bands) != 1:
-        raise InputError(f"a confidence map has one band, got {len(confidence.bands)}; select one")
-    if confidence.geobox != geobox:
-        raise GridError("the confidence map lies on another grid than the class map; read it onto the map's grid")
+def polygon_layer(
+    reader: GridReader,
+    *,
+    legend_of: LegendOf | None = None,
+    options: PolygonOptions | None = None,
+    run: Run = in_threads,
+    block_px: int = BLOCK_PX,
+    progress: Progress | None = None,
+) -> PolygonLayer:
+    """The polygons of a map, ready to be written in batches.
+
+    They are a valid coverage: each is valid, none overlap, and there is no gap but where the map is nodata. Features
+    stand in the order of their first pixels. Without a CRS areas and lengths are pixels; a warning says so.
+
+    Args:
+        reader: The map and what lies on its grid.
+        legend_of: The classes of the map's values; without it values have no names.
+        options: What to do with regions and boundaries.
+        run: Who traces the blocks; threads by default.
+        block_px: Side of a block. The result does not depend on it.
+        progress: Told the pixels traced and the pixels in all.
+
+    Raises:
+        InputError: The map is not of integers, or an option makes no sense.
+        LegendError: A value in the map is not in the legend.
+        GridError: The CRS has no ground under it.
+    """
+    options = options or PolygonOptions()
+    geobox, kind = reader.source.geobox, KINDS[options.kind]
+    metric = _metric_of(geobox, options)
+    coverage, crossings = trace_map(reader, run=run, block_px=block_px, progress=progress)
+    if coverage.regions.count == 0:
+        _log.warning("the map has no valid pixel: the layer is empty")
+    naming = _naming(coverage, kind, legend_of)
+    coverage, groups = _grouped(coverage, kind, naming, metric, options)
+    arcs = _drawn(coverage, kind, naming, (metric, crossings), options)
+    coverage = replace(coverage, arcs=arcs)
+    measures = region_measures(arcs, metric, count=coverage.regions.count)
+    multi = options.dissolve or options.connectivity == 8 or kind.name in ("instances", "panoptic")
+    return feature_layer(Features(coverage, groups, measures, metric, multi), geobox=geobox, kind=kind, naming=naming)
 
 
-def _check_legend(class_of_region: NDArray[Any], legend: Legend) -> None:
-    unknown = sorted(set(np.unique(class_of_region[1:]).tolist()) - set(legend.ids.tolist()))
-    if unknown:
-        shown = ", ".join(map(str, unknown[:12]))
-        known = ", ".join(map(str, legend.ids[:12].tolist()))
-        raise LegendError(f"the map holds {shown}, the legend has {known}; add the classes to the legend")
+def trace_map(
+    reader: GridReader, *, run: Run = in_threads, block_px: int = BLOCK_PX, progress: Progress | None = None
+) -> tuple[Coverage, Crossings | None]:
+    """The coverage of a map, and where its boundaries cross between pixel centres, if the reader says so.
+
+    Raises:
+        InputError: The map is not of integers.
+    """
+    windows = windows_of(reader.shape, block_px=block_px)
+    blocks = _counted(run(TraceBlock(reader), windows), total=reader.shape[0] * reader.shape[1], progress=progress)
+    crossings: list[Crossings] = []
+
+    def kept() -> Iterator[Traced]:
+        for block in blocks:
+            if block.crossings is not None:
+                crossings.append(block.crossings)
+            yield replace(block, crossings=None)
+
+    coverage = stitch(kept(), shape=reader.shape)
+    return coverage, merge_crossings(crossings) if crossings else None
 
 
-def _metric_of(geobox: GeoBox) -> Metric:
+def to_frame(layer: PolygonLayer) -> geopandas.GeoDataFrame:
+    """All features of a layer as a table."""
+    batches = list(layer.batches())
+    table = pa.Table.from_batches([batch.table for batch in batches], layer.schema)
+    shapes = [_shapes(batch, multi=layer.multi) for batch in batches]
+    geometry = np.concatenate(shapes) if shapes else np.empty(0, object)
+    return geopandas.GeoDataFrame(table.to_pandas(), geometry=geometry, crs=layer.crs)
+
+
+def _shapes(batch: FeatureBatch, *, multi: bool) -> Polygons:
+    if not multi:
+        return batch.rings.to_polygons()
+    rings = batch.rings
+    shapes: Polygons = shapely.from_ragged_array(
+        shapely.GeometryType.MULTIPOLYGON, rings.coords, (rings.ring_offsets, rings.polygon_offsets, batch.parts)
+    )
+    return shapes
+
+
+def _counted(blocks: Iterable[Traced], *, total: int, progress: Progress | None) -> Iterator[Traced]:
+    done = 0
+    for block in blocks:
+        done += block.window.rows * block.window.cols
+        if progress is not None:
+            progress(done, total)
+        yield block
+
+
+def _metric_of(geobox: GeoBox, options: PolygonOptions) -> Metric:
+    """The ground under the grid, on which the tolerance makes sense."""
     metric = fit_metric(geobox)
     if metric.unit == "px":
         _log.warning("the map has no CRS: areas, lengths, min_area_m2 and tolerance_m are in pixels")
+    side = min(metric.pixel_size())
+    if geobox.crs is not None and geobox.crs.geographic and 0 < options.tolerance < LEAST_TOLERANCE_PX * side:
+        raise InputError(
+            f"tolerance_m {options.tolerance_m} is in metres, of which a pixel here has {side:.3g}: below a hundredth "
+            f"of a pixel it does nothing; were it degrees, give {side:.3g} for a pixel"
+        )
     return metric
 
 
-def _sums(regions: NDArray[np.int32], confidence: Raster | None, count: int) -> dict[str, NDArray[Any]]:
-    sums: dict[str, NDArray[Any]] = {"pixels": count_pixels(regions, count=count)}
-    if confidence is not None:
-        sums["confidence"], sums["seen"] = sum_over_regions(
-            regions, confidence.pixels[0], confidence.valid, count=count
-        )
-    return sums
+def _naming(coverage: Coverage, kind: Kind, legend_of: LegendOf | None) -> Naming:
+    """Names of the classes, all of those in the map."""
+    found: list[int] = np.unique(kind.class_of(coverage.regions.classes[1:])).tolist()
+    legend = legend_of(found) if legend_of is not None and kind.has_classes else None
+    naming = Naming.of(found, kind, legend)
+    unknown = [value for value in found if naming.names and value not in naming.names]
+    if unknown:
+        shown, have = (", ".join(map(str, values[:12])) for values in (unknown, sorted(naming.names or {})))
+        raise LegendError(f"the map holds {shown}, the legend has {have}; add the classes to the legend")
+    return naming
 
 
-def _merged(traced: _Traced, areas: NDArray[np.floating[Any]], min_area: float) -> _Traced:
-    """The same without small regions."""
-    lut, classes = merge_small(
-        find_neighbours(traced.arcs, weights=traced.metric.edge_weights()),
-        class_of_region=traced.classes,
-        pixels=traced.sums["pixels"],
-        areas=areas,
-        min_area=min_area,
-    )
-    sums = {name: np.zeros(len(classes), values.dtype) for name, values in traced.sums.items()}
-    for name, values in traced.sums.items():
-        np.add.at(sums[name], lut, values)
-    _log.info("merged %d regions into %d", traced.count, len(classes) - 1)
-    return _Traced(dissolve(traced.arcs, lut), classes, sums, traced.metric)
+def _grouped(
+    coverage: Coverage, kind: Kind, naming: Naming, metric: Metric, options: PolygonOptions
+) -> tuple[Coverage, NDArray[np.int32]]:
+    """The coverage without small regions, and the feature of each region."""
+    minimum = _minimum(coverage, kind, naming, options.minima)
+    eight = options.connectivity == 8
+    if minimum.any:
+        areas, _ = region_measures(coverage.arcs, metric, count=coverage.regions.count)
+        before = coverage.regions.count
+        coverage, _ = merge_regions(
+            coverage, areas=areas, minimum=minimum, rule=options.merge_rule, similarity=options.similarity,
+            weights=metric.edge_weights(), connectivity=options.connectivity,
+        )  # fmt: skip
+        _log.info("merged %d regions into %d", before, coverage.regions.count)
+    values = coverage.regions.classes
+    groups = diagonal_groups(coverage.arcs, values) if eight else np.arange(len(values), dtype=np.int32)
+    if options.dissolve:
+        return coverage, class_groups(values)
+    together = kind.instance(values)
+    return coverage, value_groups(values, together=together, otherwise=groups) if together[1:].any() else groups
 
 
-def _frame(traced: _Traced, legend: Legend, geobox: GeoBox) -> geopandas.GeoDataFrame:
-    areas, perimeters = measure_arcs(traced.arcs, traced.metric, count=traced.count)
-    classes, sums, unit = traced.classes[1:], traced.sums, traced.metric.unit
-    columns: dict[str, Any] = {
-        "class_id": classes.astype(np.int32),
-        "class_name": pd.array(np.array(legend.names, object)[np.searchsorted(legend.ids, classes)], dtype="str"),
-        "area_m2" if unit == "m" else "area_px": areas[1:],
-        f"perimeter_{unit}": perimeters[1:],
-        "pixels": sums["pixels"][1:],
+def _minimum(coverage: Coverage, kind: Kind, naming: Naming, minima: Mapping[str, float]) -> Minimum:
+    """Smallest areas by the map's values."""
+    by_class: dict[int, float] = {}
+    for name, area in minima.items():
+        if name != "default":
+            by_class |= dict.fromkeys(_numbers(name, naming, what="min_area_m2"), area)
+    values = np.unique(coverage.regions.classes[1:])
+    classes = kind.class_of(values).tolist()
+    found = {
+        value: by_class[number] for value, number in zip(values.tolist(), classes, strict=True) if number in by_class
     }
-    if "confidence" in sums:
-        with np.errstate(invalid="ignore"):  # a region without a single valid confidence gets NaN
-            columns["confidence"] = sums["confidence"][1:] / sums["seen"][1:]
-    crs = None if geobox.crs is None else geobox.crs.proj
-    return geopandas.GeoDataFrame(columns, geometry=_polygons(traced.arcs, geobox, traced.count), crs=crs)
+    return Minimum(minima["default"], found)
 
 
-def _polygons(arcs: Arcs, geobox: GeoBox, count: int) -> Polygons:
-    """Polygons in the CRS; outer rings run counter-clockwise there."""
-    transform = geobox.affine
-    rings = build_rings(arcs, count=count, clockwise=transform.determinant > 0)
-    x, y = rings.coords.T.copy()
-    rings.coords[:, 0] = transform.a * x + transform.b * y + transform.c
-    rings.coords[:, 1] = transform.d * x + transform.e * y + transform.f
-    return rings.to_polygons()
+def _numbers(name: str, naming: Naming, *, what: str) -> list[int]:
+    """What stands in the map for a class, by its name or its number."""
+    names = naming.names or {}
+    found = [value for value, known in names.items() if known.lower() == name.lower()]
+    if not found and not name.lstrip("-").isdigit():
+        known = ", ".join(dict.fromkeys(names.values())) or "numbers, for the map's values have no names"
+        raise LegendError(f"{what} names the class '{name}', which is not known; known are {known}")
+    return found or [int(name)]
+
+
+def _drawn(
+    coverage: Coverage, kind: Kind, naming: Naming, ground: tuple[Metric, Crossings | None],
+    options: PolygonOptions,
+) -> Arcs:  # fmt: skip
+    """The boundaries as they will be drawn."""
+    (metric, crossings), arcs = ground, coverage.arcs
+    pixel = metric.pixel_size()
+    if options.smooth or crossings is not None:
+        arcs = smooth_arcs(arcs, crossings)
+    if options.tolerance > 0:
+        arcs = simplify_arcs(arcs, tolerance=options.tolerance, pixel=pixel, method=options.simplify)
+    if options.right_angles:
+        numbers = [number for name in options.right_angles for number in _numbers(name, naming, what="right_angles")]
+        things = np.isin(kind.class_of(coverage.regions.classes), np.array(numbers))
+        things[0] = False
+        arcs = regularize_arcs(arcs, things, pixel=pixel, tolerance=options.tolerance or max(pixel))
+    return arcs

@@ -1,4 +1,4 @@
-"""Regions of a class map: 4-connected patches of one class, what is known about each, and merging of the small ones.
+"""Regions of a class map: 4-connected patches of one class, and what is known about each.
 
 Region 0 is nodata and everything outside the map. Regions 1..n are numbered by their first pixel in row-major order, so
 the numbers depend on the map alone.
@@ -6,10 +6,9 @@ the numbers depend on the map alone.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,21 +56,6 @@ class Regions:
         return len(self.classes) - 1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Neighbours:
-    """Which regions touch along an edge, and how long that border is.
-
-    Attributes:
-        first: Lower region of each pair, int32 `(pair,)`; pairs are unique and sorted, nodata takes part in none.
-        second: Higher region of each pair, int32 `(pair,)`.
-        border: Length of the shared border, int64 `(pair,)`, in the units of the weights it was summed with.
-    """
-
-    first: NDArray[np.int32]
-    second: NDArray[np.int32]
-    border: Ints
-
-
 def label_regions(classes: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """Regions int32 `(row, col)`, 0 where not valid, and the class of each region `(region,)`, 0 for region 0.
 
@@ -116,74 +100,6 @@ def sum_over_regions(
     used = np.zeros(count + 1, np.int64)
     _sum(regions, np.ascontiguousarray(values, values.dtype.newbyteorder("=")), valid, sums, used)
     return sums, used
-
-
-def merge_small(
-    neighbours: Neighbours,
-    *,
-    class_of_region: NDArray[Any],
-    pixels: Ints,
-    areas: NDArray[np.floating[Any]],
-    min_area: float,
-) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """New region of each old one, int32 `(region,)`, and the class of each new region, once no small one is left.
-
-    A region is small while its area is below `min_area`. The smallest (fewest pixels, then lowest number) takes the
-    class of the neighbour it shares the longest border with (then the lowest number) and joins it, and with it any
-    neighbour that now has its own class. Regions that touch nothing but nodata stay. New numbers keep the old order.
-
-    Args:
-        neighbours: Pairs of regions that share a border.
-        class_of_region: Class of each region `(region,)`.
-        pixels: Pixels of each region `(region,)`.
-        areas: Area of each region `(region,)`, in the unit of `min_area`.
-        min_area: Regions below it are merged.
-    """
-    size = len(pixels)
-    forest = _Forest(
-        parent=np.arange(size, dtype=np.int32),
-        following=np.full(size, -1, np.int32),
-        last=np.arange(size, dtype=np.int32),
-        classes=class_of_region.copy(),
-        pixels=pixels.copy(),
-        areas=areas.copy(),
-    )
-    _merge(forest, _by_region(neighbours, size), min_area)
-    kept = forest.parent == np.arange(size)
-    lut = (np.cumsum(kept, dtype=np.int32) - np.int32(1))[forest.parent]
-    return lut, forest.classes[kept]
-
-
-class _Lists(NamedTuple):
-    """Region `r` borders on `others[starts[r]:starts[r + 1]]`, with `borders` beside them."""
-
-    starts: Ints
-    others: NDArray[np.int32]
-    borders: Ints
-
-
-class _Forest(NamedTuple):
-    """Merged regions as sets; `classes`, `pixels` and `areas` hold for roots, which are their sets' lowest numbers.
-
-    A set's members are a linked list: the root, then `following`, to the root's `last`.
-    """
-
-    parent: NDArray[np.int32]
-    following: NDArray[np.int32]
-    last: NDArray[np.int32]
-    classes: NDArray[Any]
-    pixels: Ints
-    areas: NDArray[np.floating[Any]]
-
-
-def _by_region(neighbours: Neighbours, size: int) -> _Lists:
-    here = np.concatenate([neighbours.first, neighbours.second])
-    there = np.concatenate([neighbours.second, neighbours.first])
-    border = np.concatenate([neighbours.border, neighbours.border])
-    order = np.argsort(here, kind="stable")
-    starts = np.zeros(size + 1, np.int64)
-    np.cumsum(np.bincount(here, minlength=size), out=starts[1:])
-    return _Lists(starts, there[order], border[order])
 
 
 @jit
@@ -273,72 +189,3 @@ def _sum(
             if valid[row, col]:
                 sums[regions[row, col]] += values[row, col]
                 used[regions[row, col]] += 1
-
-
-@jit
-def _merge(forest: _Forest, lists: _Lists, min_area: float) -> None:
-    """Merges small regions until none has a neighbour.
-
-    Only the lists of small regions are ever walked, so the time grows with the number of their neighbours. The queue
-    holds a region again whenever it has grown; entries whose pixel count is out of date are passed over.
-    """
-    shared = np.zeros(forest.parent.shape[0], np.int64)  # border with each neighbour, zero between steps
-    queue = [(forest.pixels[k], k) for k in range(1, forest.parent.shape[0]) if forest.areas[k] < min_area]
-    heapq.heapify(queue)
-    while len(queue) > 0:
-        amount, region = heapq.heappop(queue)
-        if forest.parent[region] != region or forest.pixels[region] != amount:
-            continue
-        touched = _gather(forest, lists, region, shared)
-        best = _longest(touched, shared)
-        for other in touched:
-            shared[other] = 0
-        if best == 0:
-            continue
-        new_class = forest.classes[best]
-        for other in touched:
-            if forest.classes[other] == new_class:
-                region = _unite(forest, region, other)
-        if forest.areas[region] < min_area:
-            heapq.heappush(queue, (forest.pixels[region], region))
-    for region in range(forest.parent.shape[0]):
-        forest.parent[region] = _root(forest.parent, region)
-
-
-@jit
-def _gather(forest: _Forest, lists: _Lists, region: int, shared: Ints) -> list[int]:
-    """Roots of the region's neighbours; the borders with them are summed into `shared`."""
-    touched = [0 for _ in range(0)]
-    member = region
-    while member != -1:
-        for at in range(lists.starts[member], lists.starts[member + 1]):
-            other = _root(forest.parent, lists.others[at])
-            if other != region:
-                if shared[other] == 0:
-                    touched.append(other)
-                shared[other] += lists.borders[at]
-        member = forest.following[member]
-    return touched
-
-
-@jit
-def _longest(touched: list[int], shared: Ints) -> int:
-    """The neighbour with the longest border, the lowest number at a tie; 0 when there is none."""
-    best = 0
-    for other in touched:
-        if best == 0 or shared[other] > shared[best] or (shared[other] == shared[best] and other < best):
-            best = other
-    return best
-
-
-@jit
-def _unite(forest: _Forest, region: int, into: int) -> int:
-    """Joins a root to another, whose class both have from now on. Returns the root of the two, the lower number."""
-    low, high = min(region, into), max(region, into)
-    forest.classes[low] = forest.classes[into]
-    forest.parent[high] = low
-    forest.following[forest.last[low]] = high
-    forest.last[low] = forest.last[high]
-    forest.pixels[low] += forest.pixels[high]
-    forest.areas[low] += forest.areas[high]
-    return low

@@ -7,9 +7,11 @@ de Berg et al., Computational Geometry, 3rd ed., section 2.2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 
 from geoseg.jit import jit
@@ -41,8 +43,29 @@ class Rings:
         return polygons
 
 
+class RingIndex(NamedTuple):
+    """Where the rings of all polygons are found in the arcs.
+
+    Attributes:
+        ahead: The half-edge that follows each in its ring, int32 `(half-edge,)`.
+        first: A half-edge of each ring, int32 `(ring,)`; polygon by polygon, the outer ring first.
+        ring_offsets: Vertices before each ring, closing ones included, int64 `(ring + 1,)`.
+        polygon_offsets: Rings before each polygon, int64 `(polygon + 1,)`.
+    """
+
+    ahead: NDArray[np.int32]
+    first: NDArray[np.int32]
+    ring_offsets: Ints
+    polygon_offsets: Ints
+
+    @property
+    def vertices(self) -> int:
+        """Number of vertices of all rings."""
+        return int(self.ring_offsets[-1])
+
+
 def build_rings(arcs: Arcs, *, count: int, clockwise: bool = False) -> Rings:
-    """The polygons of the regions 1..count, which are 4-connected.
+    """The polygons of the regions 1..count, which are 4-connected, in pixels.
 
     Every junction is a vertex of all the rings that pass it, so the polygons are a coverage whose neighbours share
     their vertices. Where a region touches itself at a corner its rings are parted there, so each polygon is valid.
@@ -53,26 +76,46 @@ def build_rings(arcs: Arcs, *, count: int, clockwise: bool = False) -> Rings:
         clockwise: Outer rings run clockwise as printed, holes against it; otherwise the other way round. True for a
             raster that is stored south up, so that they run counter-clockwise on the ground.
     """
+    index = index_rings(arcs, order=np.arange(1, count + 1, dtype=np.int32))
+    transform = Affine.identity()
+    return rings_of(arcs, index, start=0, stop=count, transform=transform, clockwise=clockwise)
+
+
+def index_rings(arcs: Arcs, *, order: NDArray[np.int32]) -> RingIndex:
+    """The rings of the regions in `order`, which are 4-connected, and all but nodata."""
     ahead = _link(arcs, junction_table(arcs))
     face = np.column_stack([arcs.left, arcs.right]).ravel()
     first, sizes, doubled_areas = _measure_rings(arcs, face, ahead)
-    order = np.lexsort((doubled_areas > 0, face[first]))  # y runs down, so an outer ring has a negative area
-    ring_offsets = np.zeros(len(order) + 1, np.int64)
-    np.cumsum(sizes[order], out=ring_offsets[1:])
+    place = np.zeros(len(order) + 1, np.int64)
+    place[order] = np.arange(len(order))
+    # y runs down, so an outer ring has a negative area.
+    key = place[face[first]] * 2 + (doubled_areas > 0)
+    by_polygon = np.argsort(key, kind="stable")
+    ring_offsets, polygon_offsets = np.zeros(len(first) + 1, np.int64), np.zeros(len(order) + 1, np.int64)
+    np.cumsum(sizes[by_polygon], out=ring_offsets[1:])
+    np.cumsum(np.bincount(key >> 1, minlength=len(order)), out=polygon_offsets[1:])
+    return RingIndex(ahead, first[by_polygon], ring_offsets, polygon_offsets)
+
+
+def rings_of(
+    arcs: Arcs, index: RingIndex, *, start: int, stop: int, transform: Affine, clockwise: bool = False
+) -> Rings:  # fmt: skip
+    """The polygons `start` to `stop - 1` of an index, in the plane that `transform` leads to from pixels.
+
+    Args:
+        arcs: The boundaries that the index is of.
+        index: As `index_rings` gives it.
+        start: First polygon.
+        stop: One past the last polygon.
+        transform: From pixel corners to coordinates.
+        clockwise: As in `build_rings`, in pixels.
+    """
+    low, high = index.polygon_offsets[start], index.polygon_offsets[stop]
+    ring_offsets = index.ring_offsets[low : high + 1] - index.ring_offsets[low]
     coords = np.empty((ring_offsets[-1], 2), np.float64)
-    _fill_rings(arcs, ahead, first[order], ring_offsets, coords)
-    if clockwise:
-        coords = _reversed(coords, ring_offsets)
-    polygon_offsets = np.zeros(count + 1, np.int64)
-    np.cumsum(np.bincount(face[first], minlength=count + 1)[1:], out=polygon_offsets[1:])
-    return Rings(coords, ring_offsets, polygon_offsets)
-
-
-def _reversed(coords: NDArray[np.float64], ring_offsets: Ints) -> NDArray[np.float64]:
-    """Each ring run the other way round."""
-    sizes = np.diff(ring_offsets)
-    mirror = np.repeat(ring_offsets[:-1] + ring_offsets[1:] - 1, sizes)
-    return coords[mirror - np.arange(len(coords))]
+    six = np.array(transform[:6])
+    _fill_rings(arcs, index.ahead, index.first[low:high], (ring_offsets, six, clockwise), coords)
+    return Rings(coords, ring_offsets, index.polygon_offsets[start : stop + 1] - low)
 
 
 @jit
@@ -131,9 +174,15 @@ def _measure_rings(
 
 @jit
 def _fill_rings(
-    arcs: Arcs, ahead: NDArray[np.int32], first: NDArray[np.int32], ring_offsets: Ints, out: NDArray[np.float64]
+    arcs: Arcs,
+    ahead: NDArray[np.int32],
+    first: NDArray[np.int32],
+    how: tuple[Ints, NDArray[np.float64], bool],
+    out: NDArray[np.float64],
 ) -> None:
     """Writes each ring's vertices: of every half-edge all but the last, which the next one begins with."""
+    ring_offsets, six, clockwise = how
+    a, b, c, d, e, f = six[0], six[1], six[2], six[3], six[4], six[5]
     for ring in range(first.shape[0]):
         begin, last = ring_offsets[ring], ring_offsets[ring + 1] - 1
         half, to = first[ring], begin
@@ -141,7 +190,10 @@ def _fill_rings(
             start, end = arcs.offsets[half // 2], arcs.offsets[half // 2 + 1]
             for step in range(end - start - 1):
                 source = start + step if half % 2 == 0 else end - 1 - step
-                out[to, 0], out[to, 1] = arcs.coords[source, 0], arcs.coords[source, 1]
+                x, y = arcs.coords[source, 0] / arcs.scale, arcs.coords[source, 1] / arcs.scale
+                place = begin + last - to if clockwise else to
+                out[place, 0], out[place, 1] = a * x + b * y + c, d * x + e * y + f
                 to += 1
             half = ahead[half]
-        out[last, 0], out[last, 1] = out[begin, 0], out[begin, 1]
+        closing, opening = (begin, last) if clockwise else (last, begin)
+        out[closing, 0], out[closing, 1] = out[opening, 0], out[opening, 1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ from geoseg.jit import jit
 from geoseg.tiling import Window
 from geoseg.vector.coverage import Arcs, trace_arcs
 from geoseg.vector.regions import Ints, Regions, Sums, label_regions
+from geoseg.vector.smooth import Crossings
 
 BLOCK_PX = 2048
 
@@ -25,16 +28,17 @@ class Layer(NamedTuple):
 
 
 class MapReader(Protocol):
-    """Where blocks come from.
+    """Where blocks come from."""
 
-    Attributes:
-        shape: Rows and columns of the map.
-    """
-
-    shape: tuple[int, int]
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the map."""
 
     def read(self, window: Window) -> tuple[Layer, Mapping[str, Layer]]:
         """The map's integers in a window, and the other rasters there by name."""
+
+    def crossings(self, window: Window) -> Crossings | None:
+        """Where boundaries cross between pixel centres, in a window and to its neighbours; None where that is open."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +51,7 @@ class Traced:
         corners: Corner `row * (cols + 1) + col` in the map of each junction, int64 `(junction,)`.
         regions: What is known of its regions, `first` counted in the map.
         edges: Regions along the block's edge: `top`, `bottom` `(col,)`, `left`, `right` `(row,)`, int32.
+        crossings: Where boundaries cross between pixel centres.
     """
 
     window: Window
@@ -54,6 +59,7 @@ class Traced:
     corners: Ints
     regions: Regions
     edges: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    crossings: Crossings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,28 @@ class TraceBlock:
     def __call__(self, window: Window) -> Traced:
         """Read, label and trace."""
         layer, others = self.reader.read(window)
-        return trace_block(layer, window=window, cols=self.reader.shape[1], others=others)
+        traced = trace_block(layer, window=window, cols=self.reader.shape[1], others=others)
+        return replace(traced, crossings=self.reader.crossings(window))
+
+
+def windows_of(shape: tuple[int, int], *, block_px: int = BLOCK_PX) -> list[Window]:
+    """The map cut into blocks of at most `block_px` each way."""
+    rows, cols = shape
+    return [
+        Window(row, col, min(block_px, rows - row), min(block_px, cols - col))
+        for row in range(0, rows, block_px)
+        for col in range(0, cols, block_px)
+    ]
+
+
+def in_threads(work: TraceBlock, windows: Sequence[Window]) -> Iterator[Traced]:
+    """Each window traced, in whatever order they are finished; as many at a time as there are cores."""
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    try:
+        for future in as_completed([pool.submit(work, window) for window in windows]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def trace_block(

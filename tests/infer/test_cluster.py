@@ -282,7 +282,7 @@ def test_a_worker_without_geoseg_that_joins_later_is_told() -> None:
     client = type("Client", (), {"loop": None})()
     library = type("Library", (), {"as_completed": staticmethod(lambda **_: None), "KilledWorker": KeyError,
                                    "CancelledError": TimeoutError})  # fmt: skip
-    harvest = cluster._Harvest(library, client, b"", order)
+    harvest = cluster.Harvest(library, client, b"", order)
     block = fakes.task_of(Path()).tiling.blocks(cells=CELLS)[0]
     error = harvest._explained(ModuleNotFoundError("No module named 'geoseg'", name="geoseg"), block)
     assert isinstance(error, InputError)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasterio.features import rasterize
 
-from geoseg.vector.coverage import find_neighbours, trace_arcs
-from geoseg.vector.dissolve import dissolve
-from geoseg.vector.regions import count_pixels, label_regions, merge_small
+from geoseg.vector.coverage import Coverage, trace_arcs
+from geoseg.vector.merging import Minimum, merge_regions
+from geoseg.vector.regions import Regions, count_pixels, label_regions
 from geoseg.vector.rings import build_rings
 from geoseg.vector.simplify import simplify_arcs
 
@@ -77,7 +77,7 @@ def test_maps_that_break_tracers(name):
     polygons = polygons_of(arcs, len(class_of_region) - 1)
     check_coverage(polygons, np.count_nonzero(classes))
     np.testing.assert_array_equal(burn(polygons, classes.shape), regions)
-    simpler = polygons_of(simplify_arcs(arcs, min_triangle=4.0), len(class_of_region) - 1)
+    simpler = polygons_of(simplify_arcs(arcs, tolerance=2.0), len(class_of_region) - 1)
     check_coverage(simpler, np.count_nonzero(classes))
 
 
@@ -85,7 +85,7 @@ def test_all_nodata_is_no_polygon():
     _, arcs, class_of_region = traced(np.zeros((4, 5), np.uint8))
     assert len(arcs.left) == 0
     assert len(polygons_of(arcs, len(class_of_region) - 1)) == 0
-    assert simplify_arcs(arcs, min_triangle=9.0) is arcs
+    assert simplify_arcs(arcs, tolerance=3.0) is arcs
 
 
 @given(MAPS)
@@ -108,28 +108,25 @@ def test_no_vertex_but_turns_and_junctions(classes):
         assert (np.abs(np.diff(steps, axis=0)).sum(1) == 2).all()
 
 
-@settings(max_examples=200)
-@given(MAPS, st.integers(2, 12))
-def test_dissolved_arcs_are_those_of_the_merged_map(classes, min_pixels):
+def merged(classes, min_pixels):
     regions, arcs, class_of_region = traced(classes)
     pixels = count_pixels(regions, count=len(class_of_region) - 1)
-    lut, new_classes = merge_small(
-        find_neighbours(arcs), class_of_region=class_of_region, pixels=pixels, areas=pixels * 1.0, min_area=min_pixels
-    )
-    dissolved, direct = dissolve(arcs, lut), trace_arcs(lut[regions])
-    assert len(dissolved.left) == len(direct.left)
-    assert len(dissolved.coords) == len(direct.coords)
-    assert dissolved.junction_count == direct.junction_count
-    ours, theirs = (polygons_of(each, len(new_classes) - 1) for each in (dissolved, direct))
-    check_coverage(ours, np.count_nonzero(classes))
-    assert shapely.equals_exact(shapely.normalize(ours), shapely.normalize(theirs)).all()
+    coverage = Coverage(arcs, Regions(class_of_region, pixels, np.arange(len(pixels)) - 1), classes.shape)
+    return merge_regions(coverage, areas=pixels * 1.0, minimum=Minimum(min_pixels))[0]
+
+
+@settings(max_examples=200)
+@given(MAPS, st.integers(2, 12))
+def test_merged_polygons_are_a_coverage(classes, min_pixels):
+    coverage = merged(classes, min_pixels)
+    check_coverage(polygons_of(coverage.arcs, coverage.regions.count), np.count_nonzero(classes))
 
 
 @settings(max_examples=400)
 @given(MAPS, st.sampled_from([0.6, 1.1, 2.0, 5.0, 1000.0]))
 def test_simplified_polygons_are_a_coverage(classes, min_triangle):
     _, arcs, class_of_region = traced(classes)
-    simpler = simplify_arcs(arcs, min_triangle=min_triangle)
+    simpler = simplify_arcs(arcs, tolerance=min_triangle**0.5)
     check_coverage(polygons_of(simpler, len(class_of_region) - 1), np.count_nonzero(classes))
     before, after = ({tuple(point) for point in each.coords.tolist()} for each in (arcs, simpler))
     assert after <= before
@@ -138,13 +135,9 @@ def test_simplified_polygons_are_a_coverage(classes, min_triangle):
 @settings(max_examples=100)
 @given(MAPS, st.integers(2, 9), st.sampled_from([0.6, 2.0, 50.0]))
 def test_merged_then_simplified_polygons_are_a_coverage(classes, min_pixels, min_triangle):
-    regions, arcs, class_of_region = traced(classes)
-    pixels = count_pixels(regions, count=len(class_of_region) - 1)
-    lut, new_classes = merge_small(
-        find_neighbours(arcs), class_of_region=class_of_region, pixels=pixels, areas=pixels * 1.0, min_area=min_pixels
-    )
-    simpler = simplify_arcs(dissolve(arcs, lut), min_triangle=min_triangle)
-    check_coverage(polygons_of(simpler, len(new_classes) - 1), np.count_nonzero(classes))
+    coverage = merged(classes, min_pixels)
+    simpler = simplify_arcs(coverage.arcs, tolerance=min_triangle**0.5)
+    check_coverage(polygons_of(simpler, coverage.regions.count), np.count_nonzero(classes))
 
 
 def test_two_arcs_between_two_junctions_stay_apart():
@@ -153,7 +146,7 @@ def test_two_arcs_between_two_junctions_stay_apart():
     classes[:3] = 2
     classes[2:4, 2:4] = 3
     _, arcs, class_of_region = traced(classes)
-    simpler = polygons_of(simplify_arcs(arcs, min_triangle=1000.0), len(class_of_region) - 1)
+    simpler = polygons_of(simplify_arcs(arcs, tolerance=32.0), len(class_of_region) - 1)
     check_coverage(simpler, 36)
     assert (shapely.area(simpler) > 0).all()
 
@@ -162,19 +155,19 @@ def test_stairs_become_a_line_and_the_border_with_nodata_stays():
     classes = np.tril(np.ones((8, 8), np.uint8)) + 1
     classes[0, 0] = 0
     _, arcs, class_of_region = traced(classes)
-    simpler = simplify_arcs(arcs, min_triangle=0.51)
+    simpler = simplify_arcs(arcs, tolerance=0.71)
     assert len(simpler.coords) < len(arcs.coords) - 10
     outer = (simpler.left == 0) | (simpler.right == 0)
     assert np.diff(simpler.offsets)[outer].tolist() == np.diff(arcs.offsets)[outer].tolist()
     check_coverage(polygons_of(simpler, len(class_of_region) - 1), 63)
-    assert np.diff(simplify_arcs(arcs, min_triangle=0.49).offsets).tolist() == np.diff(arcs.offsets).tolist()
+    assert np.diff(simplify_arcs(arcs, tolerance=0.7).offsets).tolist() == np.diff(arcs.offsets).tolist()
 
 
 def test_an_island_keeps_four_corners():
     classes = np.ones((5, 5), np.uint8)
     classes[2, 2] = 2
     _, arcs, _ = traced(classes)
-    assert simplify_arcs(arcs, min_triangle=100.0).coords.tolist() == arcs.coords.tolist()
+    assert simplify_arcs(arcs, tolerance=10.0).coords.tolist() == arcs.coords.tolist()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -186,5 +179,5 @@ def test_large_patchy_maps_stay_valid(seed):
     exact = polygons_of(arcs, len(class_of_region) - 1)
     np.testing.assert_array_equal(burn(exact, classes.shape), regions)
     for min_triangle in (0.6, 4.0, 100.0):
-        simpler = polygons_of(simplify_arcs(arcs, min_triangle=min_triangle), len(class_of_region) - 1)
+        simpler = polygons_of(simplify_arcs(arcs, tolerance=min_triangle**0.5), len(class_of_region) - 1)
         check_coverage(simpler, np.count_nonzero(classes))

@@ -1,0 +1,72 @@
+"""What stands inside a GeoPackage: a spatial index, a style, a CRS."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import geopandas
+import numpy as np
+import pyogrio
+import pyproj
+import pytest
+import shapely
+
+from geoseg.legend import Legend
+from geoseg.vector import polygon_style, write_polygons
+
+LEGEND = Legend.from_dict({1: "forest", 2: "water"})
+OWN_GRID = pyproj.CRS.from_wkt(
+    pyproj.CRS.from_proj4("+proj=laea +lat_0=17.5 +lon_0=33.25 +datum=WGS84").to_wkt().replace("unknown", "my grid", 1)
+)
+EQUAL_EARTH = pyproj.CRS.from_proj4("+proj=eqearth +lon_0=10 +datum=WGS84")  # there is no WKT1 of it
+
+
+def frame_of(crs="EPSG:32630", count=300):
+    row, col = np.divmod(np.arange(count), 20)
+    boxes = shapely.box(10 * col, 10 * row, 10 * col + 10, 10 * row + 10)
+    return geopandas.GeoDataFrame({"class_id": 1 + np.arange(count) % 2}, geometry=boxes, crs=crs)
+
+
+def query(path, statement):
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute(statement).fetchall()
+
+
+def test_it_carries_its_style(tmp_path):
+    out = write_polygons(frame_of(), tmp_path / "map.gpkg", legend=LEGEND)
+    statement = "SELECT f_table_name, f_geometry_column, styleQML, useAsDefault FROM layer_styles"
+    assert query(out, statement) == [("map", "geom", polygon_style(LEGEND), 1)]
+    assert query(out, "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = 'map'") == [("geom",)]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_every_feature_is_in_the_spatial_index(tmp_path):
+    out = write_polygons(frame_of(), tmp_path / "map.gpkg", legend=LEGEND)
+    found = query(out, "SELECT id, minx, maxx, miny, maxy FROM rtree_map_geom ORDER BY id")
+    expected = frame_of().bounds[["minx", "maxx", "miny", "maxy"]].to_numpy()
+    np.testing.assert_array_equal(np.array(found)[:, 1:], expected)
+
+
+@pytest.mark.parametrize("name", ['a "map"', "karte-ä", "map 2", "it's"])
+def test_any_file_name_names_the_layer(tmp_path, name):
+    out = write_polygons(frame_of(), tmp_path / f"{name}.gpkg", legend=LEGEND)
+    assert len(pyogrio.read_dataframe(out, layer=name)) == 300
+
+
+@pytest.mark.parametrize("crs", [OWN_GRID, EQUAL_EARTH], ids=["own grid", "no WKT1"])
+def test_a_crs_without_a_code_is_kept_as_wkt2(tmp_path, crs):
+    out = write_polygons(frame_of(crs), tmp_path / "map.gpkg", legend=LEGEND)
+    back = geopandas.read_file(out, layer="map")
+    assert back.crs == crs
+    assert back.crs.name == crs.name
+    (wkt,) = query(out, "SELECT definition_12_063 FROM gpkg_spatial_ref_sys WHERE srs_id = 100000")[0]
+    assert pyproj.CRS.from_wkt(wkt) == crs
+    assert ("gpkg_crs_wkt",) in {row[:1] for row in query(out, "SELECT extension_name FROM gpkg_extensions")} or (
+        "gpkg_crs_wkt_1_1",
+    ) in query(out, "SELECT extension_name FROM gpkg_extensions")
+
+
+def test_a_crs_with_a_code_needs_no_extension(tmp_path):
+    out = write_polygons(frame_of(), tmp_path / "map.gpkg", legend=LEGEND)
+    assert not [name for (name,) in query(out, "SELECT extension_name FROM gpkg_extensions") if "crs" in name]
