@@ -2,6 +2,9 @@ from .export import FORMATS as FORMATS
 from .export import check_format as check_format
 from .export import write_layer as write_layer
 from .export import write_polygons as write_polygons
+from .metric import fit_metric as fit_metric
+from .neighbours import Neighbours as Neighbours
+from .neighbours import find_borders as find_borders
 from .options import PolygonOptions as PolygonOptions
 from .polygonize import Run as Run
 from .polygonize import polygon_layer as polygon_layer

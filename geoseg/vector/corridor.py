@@ -93,7 +93,7 @@ def count_edges(arcs: Arcs) -> Ints:
 
 
 @jit
-def thread_arcs(
+def thread_arcs(  # noqa: PLR0917 - compiled: positional only
     arcs: Arcs, crossings: Crossings, gates: Gates, first: int, sizes: Ints, out: NDArray[np.int32]
 ) -> int:  # fmt: skip
     """Writes lines for arcs from `first` on, one for each of `sizes`, which gets its vertices. Returns their sum."""
@@ -162,7 +162,7 @@ def _lay_gates(
         count = 1
     for vertex in range(span[0], span[1] - 1):
         heading = heading_of(coords, vertex, vertex + 1)
-        x, y = np.int64(coords[vertex, 0]), np.int64(coords[vertex, 1])
+        x, y = int(np.int64(coords[vertex, 0])), int(np.int64(coords[vertex, 1]))
         steps = abs(coords[vertex + 1, 0] - x) + abs(coords[vertex + 1, 1] - y)
         for _ in range(steps):
             headings[count] = heading
@@ -199,7 +199,7 @@ def _crossing_of(crossings: Crossings, x: int, y: int, heading: int) -> int:
 
 
 @jit
-def _fewest(
+def _fewest(  # noqa: PLR0917 - compiled: positional only
     points: NDArray[np.int32],
     headings: NDArray[np.int8],
     rooms: NDArray[np.uint8],
@@ -214,10 +214,8 @@ def _fewest(
     convex regions would shrink. From each point, gate by gate, what can be seen through all gates so far is a cone;
     where it is empty there is nothing more to see.
 
-    Args:
-        points: See `Gates`, also for the next four.
-        lap: Gate to begin at, number of gates, and nodes to go on from there, over the last gate to the first again.
-        longest: Gates that one line passes at most.
+    The arrays are those of `Gates`; `lap` is the gate to begin at, the number of gates, and how many to go on from
+    there, over the last to the first again where the boundary closes; no line passes more than `longest` gates.
     """
     start, count, last = lap
     costs[: last + 1] = np.inf

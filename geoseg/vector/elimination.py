@@ -66,14 +66,14 @@ class _State(NamedTuple):
         sizes: Vertices that are left of each arc, int32 `(arc,)`.
         pending: Arcs that may lose vertices, bool `(arc,)`.
         table: Half-edges that leave each junction.
-        index: Where vertices stand.
+        standing: Where vertices stand.
     """
 
     arcs: Arcs
     sizes: NDArray[np.int32]
     pending: NDArray[np.bool_]
     table: NDArray[np.int32]
-    index: VertexIndex
+    standing: VertexIndex
 
 
 def eliminate(arcs: Arcs, rule: Rule) -> Arcs:
@@ -198,7 +198,7 @@ def _doubled_area(coords: NDArray[np.int32], links: NDArray[np.int32], begin: in
 
 
 @jit
-def _weigh_distances(
+def _weigh_distances(  # noqa: PLR0917 - compiled: positional only
     coords: NDArray[np.int32],
     weights: NDArray[np.float64],
     spans: NDArray[np.int32],
@@ -244,7 +244,7 @@ def _furthest(coords: NDArray[np.int32], unit: tuple[float, float], begin: int, 
 
 
 @jit
-def _split(
+def _split(  # noqa: PLR0917 - compiled: positional only
     coords: NDArray[np.int32],
     weights: NDArray[np.float64],
     spans: NDArray[np.int32],
@@ -290,10 +290,10 @@ def _squared_distance(coords: NDArray[np.int32], unit: tuple[float, float], vert
     px, py = (coords[vertex, 0] - x) * unit[0], (coords[vertex, 1] - y) * unit[1]
     length, along = dx * dx + dy * dy, px * dx + py * dy
     if along <= 0 or length == 0:
-        return px * px + py * py
+        return float(px * px + py * py)
     if along >= length:
-        return (px - dx) ** 2 + (py - dy) ** 2
-    return (px * dy - py * dx) ** 2 / length
+        return float((px - dx) ** 2 + (py - dy) ** 2)
+    return float((px * dy - py * dx) ** 2 / length)
 
 
 @jit
@@ -309,7 +309,7 @@ def _turns_back(coords: NDArray[np.int32], links: NDArray[np.int32], begin: int,
 
 
 @jit
-def _joins(
+def _joins(  # noqa: PLR0917 - compiled: positional only
     coords: NDArray[np.int32],
     offsets: Ints,
     sizes: NDArray[np.int32],
@@ -369,7 +369,7 @@ def _line_up(
 
 
 @jit
-def _weigh_again(
+def _weigh_again(  # noqa: PLR0917 - compiled: positional only
     coords: NDArray[np.int32],
     links: NDArray[np.int32],
     weights: NDArray[np.float64],

@@ -23,7 +23,7 @@ from geoseg.vector.features import Features, Naming, feature_layer
 from geoseg.vector.grouping import class_groups, diagonal_groups, value_groups
 from geoseg.vector.kinds import KINDS, Kind
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
-from geoseg.vector.merging import Minimum, merge_regions
+from geoseg.vector.merging import Minimum, check_similarity, merge_regions
 from geoseg.vector.metric import Metric, fit_metric
 from geoseg.vector.options import PolygonOptions
 from geoseg.vector.reading import GridReader, InMemory
@@ -193,7 +193,7 @@ def _metric_of(geobox: GeoBox, options: PolygonOptions) -> Metric:
 
 def _naming(coverage: Coverage, kind: Kind, legend_of: LegendOf | None) -> Naming:
     """Names of the classes, all of those in the map."""
-    found: list[int] = np.unique(kind.class_of(coverage.regions.classes[1:])).tolist()
+    found = _present(coverage, kind)
     legend = legend_of(found) if legend_of is not None and kind.has_classes else None
     naming = Naming.of(found, kind, legend)
     unknown = [value for value in found if naming.names and value not in naming.names]
@@ -207,36 +207,45 @@ def _grouped(
     coverage: Coverage, kind: Kind, naming: Naming, metric: Metric, options: PolygonOptions
 ) -> tuple[Coverage, NDArray[np.int32]]:
     """The coverage without small regions, and the feature of each region."""
-    minimum = _minimum(coverage, kind, naming, options.minima)
-    eight = options.connectivity == 8
+    minimum = _minimum(naming, options.minima)
+    check_similarity(options.similarity, known=naming.names or _present(coverage, kind))
     if minimum.any:
         areas, _ = region_measures(coverage.arcs, metric, count=coverage.regions.count)
-        before = coverage.regions.count
+        before, values = coverage.regions.count, coverage.regions.classes
         coverage, _ = merge_regions(
             coverage, areas=areas, minimum=minimum, rule=options.merge_rule, similarity=options.similarity,
             weights=metric.edge_weights(), connectivity=options.connectivity,
+            groups=_connected(coverage, kind, options), classes=kind.class_of(values),
         )  # fmt: skip
         _log.info("merged %d regions into %d", before, coverage.regions.count)
-    values = coverage.regions.classes
-    groups = diagonal_groups(coverage.arcs, values) if eight else np.arange(len(values), dtype=np.int32)
     if options.dissolve:
-        return coverage, class_groups(values)
+        return coverage, class_groups(coverage.regions.classes)
+    return coverage, _connected(coverage, kind, options)
+
+
+def _connected(coverage: Coverage, kind: Kind, options: PolygonOptions) -> NDArray[np.int32]:
+    """The feature of each region: what is connected, and the parts of an instance."""
+    values = coverage.regions.classes
+    groups = np.arange(len(values), dtype=np.int32)
+    if options.connectivity == 8:
+        groups = diagonal_groups(coverage.arcs, values)
     together = kind.instance(values)
-    return coverage, value_groups(values, together=together, otherwise=groups) if together[1:].any() else groups
+    return value_groups(values, together=together, otherwise=groups) if together[1:].any() else groups
 
 
-def _minimum(coverage: Coverage, kind: Kind, naming: Naming, minima: Mapping[str, float]) -> Minimum:
-    """Smallest areas by the map's values."""
+def _present(coverage: Coverage, kind: Kind) -> list[int]:
+    """The classes in the map."""
+    found: list[int] = np.unique(kind.class_of(coverage.regions.classes[1:])).tolist()
+    return found
+
+
+def _minimum(naming: Naming, minima: Mapping[str, float]) -> Minimum:
+    """Smallest areas by the classes' numbers."""
     by_class: dict[int, float] = {}
     for name, area in minima.items():
         if name != "default":
             by_class |= dict.fromkeys(_numbers(name, naming, what="min_area_m2"), area)
-    values = np.unique(coverage.regions.classes[1:])
-    classes = kind.class_of(values).tolist()
-    found = {
-        value: by_class[number] for value, number in zip(values.tolist(), classes, strict=True) if number in by_class
-    }
-    return Minimum(minima["default"], found)
+    return Minimum(minima["default"], by_class)
 
 
 def _numbers(name: str, naming: Naming, *, what: str) -> list[int]:

@@ -49,7 +49,7 @@ def _fit_ring(
     upright = _turned(fine, -angle)
     runs = _find_runs(upright, _turned(coarse, -angle), at)
     runs = _without_short(runs, shortest)
-    count = runs.shape[0]
+    count = int(runs.shape[0])
     if count < 4 or count % 2 == 1:
         return 0
     corners = np.empty((count + 1, 2), np.float64)

@@ -22,9 +22,10 @@ def smooth_arcs(arcs: Arcs, crossings: Crossings | None = None) -> Arcs:
     """The arcs as natural lines, in 1/256 pixel; the polygons still are a valid coverage.
 
     A line runs from junction to junction through middles of pixel edges, as few of them as can be without giving area
-    to one side. It stays within half a pixel of the exact boundary, and the exact boundary within half a pixel of it;
-    it parts the same pixel centres, so the polygons rasterise to the map that they came from. Junctions stay where they
-    are, and borders with nodata or the outside keep every corner, so that the areas sum to what they were.
+    to one side. All of it is within half a pixel of the exact boundary, and the middle of every pixel edge within half
+    a pixel of it; the corners, which stand out from any straight line on both sides, are within half a pixel's
+    diagonal. It parts the same pixel centres, so the polygons rasterise to the map that they came from. Junctions stay
+    where they are, and borders with nodata or the outside keep every corner, so that the areas sum to what they were.
 
     With crossings, lines run through these instead, and leave out only what is nearer to them than 1/16 pixel.
 

@@ -108,7 +108,7 @@ def remove_vertex(
 
 
 @jit
-def holds_vertex(
+def holds_vertex(  # noqa: PLR0917 - compiled: positional only
     starts: NDArray[np.int32],
     entries: NDArray[np.int32],
     grid: tuple[int, int],
@@ -168,7 +168,7 @@ def _count_inside(
         one = ab_x * (y - a[1]) - ab_y * (x - a[0])
         two = bc_x * (y - b[1]) - bc_y * (x - b[0])
         three = ca_x * (y - c[1]) - ca_y * (x - c[0])
-        found += np.int64((one | two | three | (x - low_x) | (high_x - x) | (y - low_y) | (high_y - y)) >= 0)
+        found += int((one | two | three | (x - low_x) | (high_x - x) | (y - low_y) | (high_y - y)) >= 0)
     return found
 
 

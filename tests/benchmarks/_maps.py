@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,5 +69,5 @@ def reference(source: Path, out: Path, *, tolerance_m: float) -> dict[str, Any]:
     frame = geopandas.GeoDataFrame({"class_id": values, "area_m2": shapely.area(simpler)}, geometry=simpler, crs=crs)
     frame.to_file(out, driver="GPKG", engine="pyogrio")
     done("write")
-    stages = {name: round(end - start, 3) for (_, start), (name, end) in zip(marks, marks[1:], strict=False)}
+    stages = {name: round(end - start, 3) for (_, start), (name, end) in pairwise(marks)}
     return {"seconds": round(marks[-1][1] - marks[0][1], 3), "polygons": len(values), "stages": stages}

@@ -46,7 +46,8 @@ def ours(source: Path, out: Path, *, tolerance_m: float) -> dict[str, Any]:
     pixel = fit_metric(opened.geobox).pixel_size()
     simplify_s, simpler = timed(lambda: simplify_arcs(coverage.arcs, tolerance=tolerance_m, pixel=pixel))
     return {
-        "seconds": seconds, "polygons": coverage.regions.count, "vertices": [len(coverage.arcs.coords), len(simpler.coords)],
+        "seconds": seconds, "polygons": coverage.regions.count,
+        "vertices": [len(coverage.arcs.coords), len(simpler.coords)],
         "stages": {"trace": trace_s, "simplify": simplify_s, "rest": seconds - trace_s - simplify_s},
     }  # fmt: skip
 

@@ -242,6 +242,20 @@ def test_a_panoptic_map_has_things_by_instance_and_stuff_by_region():
     assert frame["pixels"].tolist() == [1, 2, 1, 1, 1]
 
 
+def test_a_loose_part_of_a_large_instance_is_not_small():
+    values = np.zeros((6, 12), np.int32)
+    values[:, :4], values[2, 7], values[4, 9:11] = 5, 5, 8
+    reader = GridReader(InMemory(class_map(values, dtype=np.int32)), {})
+    options = PolygonOptions(kind="instances", min_area_m2=1000, merge_rule="nodata")
+    frame = to_frame(polygon_layer(reader, options=options))
+    assert dict(zip(frame["instance_id"], frame["pixels"], strict=True)) == {5: 25, 0: 45}
+
+
+def test_similarity_of_a_class_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="no class 9"):
+        polygonize(class_map([[1, 7]]), legend=LEGEND, options=PolygonOptions(similarity={(1, 9): 0.5}))
+
+
 def test_values_are_features_of_any_integer_raster():
     frame = polygonize(class_map([[-5, 2**40]], dtype=np.int64), options=PolygonOptions(kind="values"))
     assert frame["value"].tolist() == [-5, 2**40]
