@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from geoseg.jit import jit
 from geoseg.vector.coverage import Arcs, junction_table
+from geoseg.vector.heap import pop, push
 from geoseg.vector.regions import Ints
 from geoseg.vector.vertex_index import VertexIndex, holds_vertex, index_vertices, remove_vertex, turn_of
 
@@ -146,7 +147,7 @@ def _thin(state: _State, scratch: _Scratch, rule: Rule) -> int:
         left, blocked = living, False
         while waiting > 0 and (left > _CLOSED_MIN or junction >= 0):
             weight, vertex = keys[0], queue[0]
-            waiting = _pop(keys, queue, waiting)
+            waiting = pop(keys, queue, waiting)
             if weight != weights[vertex]:
                 continue
             before, after = links[vertex, 0], links[vertex, 1]
@@ -223,17 +224,19 @@ def _far_pair(coords: NDArray[np.int32], unit: tuple[float, float], begin: int, 
 
     Of several as far away the one with the lowest x, then y is meant, so it does not matter where the arc begins.
     """
-    x, y = 0.0, 0.0
+    x, y = np.int64(0), np.int64(0)  # whole numbers, whose sum is the same in any order
     for at in range(begin, begin + living):
-        x += coords[at, 0] / living
-        y += coords[at, 1] / living
-    first = _furthest(coords, unit, begin, living, x, y)
+        x += coords[at, 0]
+        y += coords[at, 1]
+    first = _furthest(coords, unit, begin, living, float(x / living), float(y / living))
     second = _furthest(coords, unit, begin, living, coords[begin + first, 0], coords[begin + first, 1])
     return min(first, second), max(first, second)
 
 
 @jit
-def _furthest(coords: NDArray[np.int32], unit: tuple[float, float], begin: int, living: int, x: float, y: float) -> int:
+def _furthest(  # noqa: PLR0917 - compiled: positional only
+    coords: NDArray[np.int32], unit: tuple[float, float], begin: int, living: int, x: float, y: float
+) -> int:
     best, most = 0, -1.0
     for vertex in range(living):
         dx, dy = (coords[begin + vertex, 0] - x) * unit[0], (coords[begin + vertex, 1] - y) * unit[1]
@@ -275,7 +278,6 @@ def _split(  # noqa: PLR0917 - compiled: positional only
                 best, most = vertex, far
         most = min(most, cap)
         weights[best % living] = most
-        # The longer part waits below, so that no more than the logarithm of the vertices ever wait.
         spans[depth, 0], spans[depth, 1] = low, best
         spans[depth + 1, 0], spans[depth + 1, 1] = best, high
         caps[depth] = caps[depth + 1] = most
@@ -364,7 +366,7 @@ def _line_up(
     waiting = 0
     for vertex in range(living):
         if weights[vertex] < limit:
-            waiting = _push(keys, queue, waiting, weights[vertex], vertex)
+            waiting = push(keys, queue, waiting, weights[vertex], vertex)
     return waiting
 
 
@@ -382,36 +384,4 @@ def _weigh_again(  # noqa: PLR0917 - compiled: positional only
 ) -> int:
     """Weighs a vertex that lost a neighbour, and queues it where that is too little. Returns how many wait."""
     weights[vertex] = _doubled_area(coords, links, begin, vertex)
-    return _push(keys, queue, waiting, weights[vertex], vertex) if weights[vertex] < limit else waiting
-
-
-@jit
-def _push(keys: NDArray[np.float64], queue: NDArray[np.int32], waiting: int, weight: float, vertex: int) -> int:
-    """Adds to the heap; of equal weights the lower vertex comes first. Returns how many wait."""
-    at = waiting
-    while at > 0:
-        parent = (at - 1) >> 1
-        if keys[parent] < weight or (keys[parent] == weight and queue[parent] <= vertex):
-            break
-        keys[at], queue[at] = keys[parent], queue[parent]
-        at = parent
-    keys[at], queue[at] = weight, vertex
-    return waiting + 1
-
-
-@jit
-def _pop(keys: NDArray[np.float64], queue: NDArray[np.int32], waiting: int) -> int:
-    """Takes the first off the heap. Returns how many wait."""
-    last = waiting - 1
-    weight, vertex = keys[last], queue[last]
-    at, child = 0, 1
-    while child < last:
-        right = child + 1
-        if right < last and (keys[right] < keys[child] or (keys[right] == keys[child] and queue[right] < queue[child])):
-            child = right
-        if weight < keys[child] or (weight == keys[child] and vertex <= queue[child]):
-            break
-        keys[at], queue[at] = keys[child], queue[child]
-        at, child = child, 2 * child + 1
-    keys[at], queue[at] = weight, vertex
-    return last
+    return push(keys, queue, waiting, weights[vertex], vertex) if weights[vertex] < limit else waiting

@@ -73,7 +73,7 @@ def farthest(points, lines):
 
 
 def check_near(arcs, smooth):
-    """The line within half a pixel of the boundary; middles of its pixel edges too of the line, corners the diagonal."""
+    """The line half a pixel from the boundary at most; middles of pixel edges so from it, corners half a diagonal."""
     exact, line = lines_of(arcs), lines_of(smooth)
     if len(exact) == 0:
         return
