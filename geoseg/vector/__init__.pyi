@@ -1,7 +1,8 @@
-from .export import FORMATS as FORMATS
-from .export import check_format as check_format
-from .export import write_layer as write_layer
-from .export import write_polygons as write_polygons
+from .formats.export import FORMATS as FORMATS
+from .formats.export import check_format as check_format
+from .formats.export import write_layer as write_layer
+from .formats.export import write_polygons as write_polygons
+from .formats.styles import polygon_style as polygon_style
 from .metric import fit_metric as fit_metric
 from .neighbours import Neighbours as Neighbours
 from .neighbours import find_borders as find_borders
@@ -10,5 +11,4 @@ from .polygonize import Run as Run
 from .polygonize import polygon_layer as polygon_layer
 from .polygonize import polygonize as polygonize
 from .reading import GridReader as GridReader
-from .styles import polygon_style as polygon_style
 from .tracing import in_threads as in_threads

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from geoseg.errors import InputError
 from geoseg.vector.kinds import kind_of
+from geoseg.vector.lines.simplify import METHODS
 from geoseg.vector.merging import RULES
-from geoseg.vector.simplify import METHODS
 
 AREA_UNITS = {"": 1.0, "m2": 1.0, "m²": 1.0, "ha": 1e4, "km2": 1e6, "km²": 1e6, "a": 100.0, "ac": 4046.8564224}
 """Square metres in a unit; `ac` is the international acre."""

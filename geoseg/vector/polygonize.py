@@ -23,14 +23,14 @@ from geoseg.vector.features import Features, Naming, feature_layer
 from geoseg.vector.grouping import class_groups, diagonal_groups, value_groups
 from geoseg.vector.kinds import KINDS, Kind
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
+from geoseg.vector.lines.regularize import regularize_arcs
+from geoseg.vector.lines.simplify import simplify_arcs
+from geoseg.vector.lines.smooth import Crossings, merge_crossings, smooth_arcs
 from geoseg.vector.merging import Minimum, check_similarity, merge_regions
 from geoseg.vector.metric import Metric, fit_metric
 from geoseg.vector.options import PolygonOptions
 from geoseg.vector.reading import GridReader, InMemory
-from geoseg.vector.regularize import regularize_arcs
 from geoseg.vector.rings import Polygons
-from geoseg.vector.simplify import simplify_arcs
-from geoseg.vector.smooth import Crossings, merge_crossings, smooth_arcs
 from geoseg.vector.stitching import stitch
 from geoseg.vector.tracing import BLOCK_PX, TraceBlock, Traced, in_threads, windows_of
 

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from geoseg.errors import InputError
 from geoseg.raster import Raster
 from geoseg.tiling import Window
-from geoseg.vector.smooth import Crossings, find_crossings
+from geoseg.vector.lines.smooth import Crossings, find_crossings
 from geoseg.vector.tracing import Layer
 
 

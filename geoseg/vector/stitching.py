@@ -120,8 +120,8 @@ def _whole_regions(grid: _Grid) -> tuple[NDArray[np.int32], Regions]:
             if first is not None and second is not None:
                 _unite_along(parent, grid.own(first, before), grid.own(second, after), classes)
     _flatten(parent)
-    first = np.concatenate([np.full(1, -1), *(block.regions.first[1:] for block in grid.blocks)])
-    return _numbered(grid, parent, first, classes)
+    firsts = np.concatenate([np.full(1, -1), *(block.regions.first[1:] for block in grid.blocks)])
+    return _numbered(grid, parent, firsts, classes)
 
 
 def _numbered(grid: _Grid, parent: Ints, first: Ints, classes: NDArray[Any]) -> tuple[NDArray[np.int32], Regions]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from geoseg.jit import jit
 from geoseg.tiling import Window
 from geoseg.vector.coverage import Arcs, trace_arcs
+from geoseg.vector.lines.smooth import Crossings
 from geoseg.vector.regions import Ints, Regions, Sums, label_regions
-from geoseg.vector.smooth import Crossings
 
 BLOCK_PX = 2048
 
@@ -132,9 +132,9 @@ def trace_block(
 
 def sums_like(values: NDArray[Any] | np.dtype[Any], *, count: int) -> Sums:
     """Sums over no pixel yet, for `count` regions and nodata."""
-    dtype = np.dtype(np.int64 if np.dtype(getattr(values, "dtype", values)).kind in "iub" else np.float64)
-    largest = np.iinfo(dtype).max if dtype.kind == "i" else np.inf
-    return Sums(np.zeros(count + 1, dtype), np.zeros(count + 1, np.int64), np.full(count + 1, largest, dtype))
+    whole = np.dtype(getattr(values, "dtype", values)).kind in "iub"
+    low = np.full(count + 1, np.iinfo(np.int64).max) if whole else np.full(count + 1, np.inf)
+    return Sums(np.zeros(count + 1, low.dtype), np.zeros(count + 1, np.int64), low)
 
 
 def _sums(labels: NDArray[np.int32], layer: Layer, *, count: int) -> Sums:

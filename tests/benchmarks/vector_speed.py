@@ -22,10 +22,10 @@ from _run import SHARED, emit
 
 import geoseg
 from geoseg.io.sources import open_source
+from geoseg.vector.lines.simplify import simplify_arcs
 from geoseg.vector.metric import fit_metric
 from geoseg.vector.polygonize import trace_map
 from geoseg.vector.reading import GridReader
-from geoseg.vector.simplify import simplify_arcs
 
 ROUNDS = 3
 MANAUS = SHARED / "manaus" / "cls_1985_amazon_manaus.tif"

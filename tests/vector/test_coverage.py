@@ -9,10 +9,10 @@ from hypothesis.extra import numpy as hnp
 from rasterio.features import rasterize
 
 from geoseg.vector.coverage import Coverage, trace_arcs
+from geoseg.vector.lines.simplify import simplify_arcs
 from geoseg.vector.merging import Minimum, merge_regions
 from geoseg.vector.regions import Regions, count_pixels, label_regions
 from geoseg.vector.rings import build_rings
-from geoseg.vector.simplify import simplify_arcs
 
 MAPS = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 3))
 _COL, _ROW = np.meshgrid(np.arange(8), np.arange(8))

@@ -14,9 +14,9 @@ from affine import Affine
 from geoseg.errors import InputError
 from geoseg.legend import Legend
 from geoseg.vector import write_polygons
-from geoseg.vector.cutting import part_large
-from geoseg.vector.frames import layer_of_frame
-from geoseg.vector.pmtiles import largest_zoom
+from geoseg.vector.formats.cutting import part_large
+from geoseg.vector.formats.frames import layer_of_frame
+from geoseg.vector.formats.pmtiles import largest_zoom
 
 LEGEND = Legend.from_dict({1: "forest", 2: "water"})
 

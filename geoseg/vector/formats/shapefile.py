@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyproj
 
 from geoseg.errors import InputError
+from geoseg.vector.formats.ogr import Progress, not_whole, write_ogr
+from geoseg.vector.formats.styles import write_style
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
-from geoseg.vector.ogr import Progress, not_whole, write_ogr
-from geoseg.vector.styles import write_style
 
 SIDECARS = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".fields.json")
 

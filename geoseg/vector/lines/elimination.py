@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from geoseg.jit import jit
 from geoseg.vector.coverage import Arcs, junction_table
-from geoseg.vector.heap import pop, push
+from geoseg.vector.lines.heap import pop, push
+from geoseg.vector.lines.vertex_index import VertexIndex, holds_vertex, index_vertices, remove_vertex, turn_of
 from geoseg.vector.regions import Ints
-from geoseg.vector.vertex_index import VertexIndex, holds_vertex, index_vertices, remove_vertex, turn_of
 
 _CLOSED_MIN = 4  # an island keeps four corners: a single pixel does not become a triangle
 _GONE = -1.0

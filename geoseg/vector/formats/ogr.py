@@ -12,8 +12,8 @@ import pyogrio
 from pyogrio.raw import write_arrow
 
 from geoseg.errors import InputError
+from geoseg.vector.formats.wkb import to_wkb
 from geoseg.vector.layer import PolygonLayer
-from geoseg.vector.wkb import to_wkb
 
 Progress = Callable[[int, int], None]
 

@@ -9,10 +9,10 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.vector.frames import flatten
+from geoseg.vector.formats.frames import flatten
+from geoseg.vector.formats.wkb import are_counter_clockwise, feature_bounds, to_wkb
 from geoseg.vector.layer import FeatureBatch
 from geoseg.vector.rings import Rings
-from geoseg.vector.wkb import are_counter_clockwise, feature_bounds, to_wkb
 
 coordinates = st.floats(-1e7, 1e7, allow_nan=False)
 

@@ -10,10 +10,10 @@ from rasterio.features import rasterize
 
 from geoseg.errors import InputError
 from geoseg.vector.coverage import trace_arcs
+from geoseg.vector.lines.simplify import METHODS, simplify_arcs
+from geoseg.vector.lines.smooth import SUBPIXEL, Crossings, find_crossings, merge_crossings, smooth_arcs
 from geoseg.vector.regions import label_regions
 from geoseg.vector.rings import build_rings
-from geoseg.vector.simplify import METHODS, simplify_arcs
-from geoseg.vector.smooth import SUBPIXEL, Crossings, find_crossings, merge_crossings, smooth_arcs
 
 MAPS = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 3))
 _COL, _ROW = np.meshgrid(np.arange(9), np.arange(9))
@@ -170,7 +170,7 @@ def test_long_arcs_and_many_arcs_are_the_same_in_any_portion(monkeypatch):
     rng = np.random.default_rng(4)
     _, arcs, _ = traced(rng.integers(1, 4, (20, 20)).repeat(4, 0).repeat(5, 1).astype(np.uint8))
     whole = smooth_arcs(arcs)
-    monkeypatch.setattr("geoseg.vector.smooth._CHUNK", 60)
+    monkeypatch.setattr("geoseg.vector.lines.smooth._CHUNK", 60)
     parts = smooth_arcs(arcs)
     np.testing.assert_array_equal(whole.coords, parts.coords)
     np.testing.assert_array_equal(whole.offsets, parts.offsets)

@@ -10,10 +10,10 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from geoseg.vector.frames import flatten
+from geoseg.vector.formats.frames import flatten
+from geoseg.vector.formats.split import select_features
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
 from geoseg.vector.regions import Ints
-from geoseg.vector.split import select_features
 
 _FAR = 1e9
 _DEEPEST_CUT = 18  # the zoom of the smallest tiles that are cut along

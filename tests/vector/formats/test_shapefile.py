@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from geoseg.errors import InputError
 from geoseg.legend import Legend
-from geoseg.vector import shapefile, write_layer, write_polygons
-from geoseg.vector.frames import layer_of_frame
-from geoseg.vector.shapefile import short_names
+from geoseg.vector import write_layer, write_polygons
+from geoseg.vector.formats import shapefile
+from geoseg.vector.formats.frames import layer_of_frame
+from geoseg.vector.formats.shapefile import short_names
 
 LEGEND = Legend.from_dict({1: {"name": "forêt", "color": "#1f6b35"}, 2: "water & ice"})
 

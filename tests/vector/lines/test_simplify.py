@@ -9,10 +9,10 @@ from hypothesis.extra import numpy as hnp
 
 from geoseg.errors import InputError
 from geoseg.vector.coverage import Arcs, trace_arcs
+from geoseg.vector.lines.simplify import METHODS, simplify_arcs
+from geoseg.vector.lines.vertex_index import holds_vertex, index_vertices, remove_vertex
 from geoseg.vector.regions import label_regions
 from geoseg.vector.rings import build_rings
-from geoseg.vector.simplify import METHODS, simplify_arcs
-from geoseg.vector.vertex_index import holds_vertex, index_vertices, remove_vertex
 
 MAPS = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.integers(0, 3))
 WALKS = st.lists(st.tuples(st.integers(1, 9), st.integers(-9, 9)), min_size=2, max_size=40)

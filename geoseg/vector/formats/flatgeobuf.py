@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from geoseg.vector.formats.ogr import Progress, not_whole, write_ogr
+from geoseg.vector.formats.styles import write_style
 from geoseg.vector.layer import PolygonLayer
-from geoseg.vector.ogr import Progress, not_whole, write_ogr
-from geoseg.vector.styles import write_style
 
 _NODE = 40  # bytes: a box of four float64, and an offset of 8 bytes
 _NODE_SIZE = 16  # children of a node

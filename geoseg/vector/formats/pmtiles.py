@@ -9,11 +9,11 @@ import numpy as np
 import pyproj
 
 from geoseg.errors import InputError
-from geoseg.vector.cutting import part_across, part_large
+from geoseg.vector.formats.cutting import part_across, part_large
+from geoseg.vector.formats.ogr import Progress, write_ogr
+from geoseg.vector.formats.reproject import reproject
+from geoseg.vector.formats.styles import write_style
 from geoseg.vector.layer import PolygonLayer
-from geoseg.vector.ogr import Progress, write_ogr
-from geoseg.vector.reproject import reproject
-from geoseg.vector.styles import write_style
 
 _MERCATOR = "EPSG:3857"
 _WORLD_M = 2 * np.pi * 6378137  # the side of the tile of zoom 0

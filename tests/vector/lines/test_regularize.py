@@ -11,11 +11,11 @@ from shapely import affinity
 
 from geoseg.errors import InputError
 from geoseg.vector.coverage import trace_arcs
+from geoseg.vector.lines.regularize import regularize_arcs
+from geoseg.vector.lines.simplify import simplify_arcs
+from geoseg.vector.lines.smooth import smooth_arcs
 from geoseg.vector.regions import label_regions
-from geoseg.vector.regularize import regularize_arcs
 from geoseg.vector.rings import build_rings
-from geoseg.vector.simplify import simplify_arcs
-from geoseg.vector.smooth import smooth_arcs
 
 SHAPES = {
     "rectangle": shapely.box(0, 0, 22, 11),

@@ -18,17 +18,17 @@ import pyogrio
 
 from geoseg.errors import GeosegError, InputError, OutputError, OutputExistsError
 from geoseg.legend import Legend
-from geoseg.vector.flatgeobuf import write_flatgeobuf
-from geoseg.vector.frames import layer_of_frame
-from geoseg.vector.geojson import write_geojson
-from geoseg.vector.geopackage import write_geopackage
-from geoseg.vector.geoparquet import write_geoparquet
+from geoseg.vector.formats.flatgeobuf import write_flatgeobuf
+from geoseg.vector.formats.frames import layer_of_frame
+from geoseg.vector.formats.geojson import write_geojson
+from geoseg.vector.formats.geopackage import write_geopackage
+from geoseg.vector.formats.geoparquet import write_geoparquet
+from geoseg.vector.formats.ogr import GEOMETRY, Progress, check_driver
+from geoseg.vector.formats.pmtiles import write_pmtiles
+from geoseg.vector.formats.shapefile import SIDECARS, write_shapefile
+from geoseg.vector.formats.split import split_by_class
+from geoseg.vector.formats.styles import is_polygon_style
 from geoseg.vector.layer import PolygonLayer
-from geoseg.vector.ogr import GEOMETRY, Progress, check_driver
-from geoseg.vector.pmtiles import write_pmtiles
-from geoseg.vector.shapefile import SIDECARS, write_shapefile
-from geoseg.vector.split import split_by_class
-from geoseg.vector.styles import is_polygon_style
 
 if TYPE_CHECKING:
     import geopandas

@@ -8,7 +8,7 @@ import pytest
 
 from geoseg.legend import Legend
 from geoseg.vector import polygon_style
-from geoseg.vector.styles import is_polygon_style
+from geoseg.vector.formats.styles import is_polygon_style
 
 LEGEND = Legend.from_dict({1: {"name": "forêt", "color": "#1f6b35"}, 2: "water & ice", 3: "road"})
 

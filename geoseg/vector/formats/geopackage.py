@@ -6,9 +6,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from geoseg.vector.formats.ogr import Progress, not_whole, write_ogr
+from geoseg.vector.formats.styles import layer_style
 from geoseg.vector.layer import PolygonLayer
-from geoseg.vector.ogr import Progress, not_whole, write_ogr
-from geoseg.vector.styles import layer_style
 
 # The table as QGIS makes it; GDAL and QGIS show the layer in this style.
 _LAYER_STYLES = """

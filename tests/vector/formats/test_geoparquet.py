@@ -16,7 +16,7 @@ from geopandas.testing import assert_geodataframe_equal
 
 from geoseg.errors import InputError
 from geoseg.vector import write_layer
-from geoseg.vector.frames import layer_of_frame
+from geoseg.vector.formats.frames import layer_of_frame
 
 SIDE = 40
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from geoseg.errors import InputError
 from geoseg.vector.coverage import Arcs
-from geoseg.vector.elimination import Rule, eliminate
+from geoseg.vector.lines.elimination import Rule, eliminate
 
 
 def simplify_arcs(

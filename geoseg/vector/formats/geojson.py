@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from geoseg.errors import InputError
+from geoseg.vector.formats.ogr import Progress, not_whole, write_ogr
+from geoseg.vector.formats.reproject import reproject
+from geoseg.vector.formats.styles import write_style
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
-from geoseg.vector.ogr import Progress, not_whole, write_ogr
-from geoseg.vector.reproject import reproject
-from geoseg.vector.styles import write_style
 
 _ID = "feature id"
 _END = b"]\n}\n"

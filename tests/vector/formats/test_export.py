@@ -22,11 +22,12 @@ from affine import Affine
 
 from geoseg.errors import InputError, OutputError, OutputExistsError, ReadError
 from geoseg.legend import Legend
-from geoseg.vector import check_format, export, polygon_style, write_layer, write_polygons
-from geoseg.vector.export import FORMATS, Format
-from geoseg.vector.frames import flatten, layer_of_frame
+from geoseg.vector import check_format, polygon_style, write_layer, write_polygons
+from geoseg.vector.formats import export
+from geoseg.vector.formats.export import FORMATS, Format
+from geoseg.vector.formats.frames import flatten, layer_of_frame
+from geoseg.vector.formats.shapefile import short_names
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
-from geoseg.vector.shapefile import short_names
 
 LEGEND = Legend.from_dict({1: {"name": "forêt", "color": "#1f6b35"}, 2: "water & ice", 3: "road"})
 TILES = ".pmtiles"
@@ -180,7 +181,7 @@ import json, resource, sys
 from pathlib import Path
 import geopandas, numpy as np, shapely
 from geoseg.errors import OutputError
-from geoseg.vector.export import FORMATS, write_polygons
+from geoseg.vector.formats.export import FORMATS, write_polygons
 
 folder = Path(sys.argv[1])
 row, col = np.divmod(np.arange(900), 30)

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError
+from geoseg.vector.formats.ogr import GEOMETRY, Progress
+from geoseg.vector.formats.styles import write_style
+from geoseg.vector.formats.wkb import are_counter_clockwise, feature_bounds, to_wkb
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
-from geoseg.vector.ogr import GEOMETRY, Progress
-from geoseg.vector.styles import write_style
-from geoseg.vector.wkb import are_counter_clockwise, feature_bounds, to_wkb
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _COVERING = "bbox"

@@ -7,11 +7,11 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError
-from geoseg.vector.corridor import SUBPIXEL
 from geoseg.vector.coverage import Arcs
-from geoseg.vector.rectilinear import fit_rings
+from geoseg.vector.lines.corridor import SUBPIXEL
+from geoseg.vector.lines.rectilinear import fit_rings
+from geoseg.vector.lines.simplify import simplify_arcs
 from geoseg.vector.regions import Ints
-from geoseg.vector.simplify import simplify_arcs
 
 _LEAST_IOU = 0.75  # of the new shape with the old one
 _AREA_CHANGE = 0.05  # of the old area

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from geoseg.errors import InputError
 from geoseg.vector import write_polygons
-from geoseg.vector.frames import flatten, layer_of_frame
-from geoseg.vector.reproject import densify, reproject
+from geoseg.vector.formats.frames import flatten, layer_of_frame
+from geoseg.vector.formats.reproject import densify, reproject
 
 
 def frame_of(geometries, *, crs="EPSG:32630", **columns):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError
-from geoseg.vector.corridor import LEAST, MOST, SUBPIXEL, Crossings, count_edges, gates_for, thread_arcs
 from geoseg.vector.coverage import Arcs
+from geoseg.vector.lines.corridor import LEAST, MOST, SUBPIXEL, Crossings, count_edges, gates_for, thread_arcs
 from geoseg.vector.regions import Ints
 
 __all__ = ["SUBPIXEL", "Crossings", "find_crossings", "merge_crossings", "smooth_arcs"]
