@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -311,9 +312,18 @@ def _add_source(band: ET.Element, part: _Placed, number: int) -> None:
     ET.SubElement(source, "DstRect", {"xOff": str(part.window.col_off), "yOff": str(part.window.row_off), **extent})
 
 
+_ALONE = threading.Lock()
+
+
 def _copy_as_cog(vrt: Path, image: Path, *, resampling: str) -> None:
+    """GDAL's COG of a virtual raster.
+
+    GDAL has one pool of threads for all it does. Jobs of it that wait for others, as those that read a virtual raster
+    may, or two writers that wait for theirs at a time, can end in waiting for each other without end. So the pool
+    compresses, and does nothing else, for one file after the other.
+    """
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        with _ALONE, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, VRT_NUM_THREADS=1):
             rasterio.shutil.copy(
                 vrt, image, driver="COG", COMPRESS="DEFLATE", BLOCKSIZE=BLOCK_PX, NUM_THREADS="ALL_CPUS",
                 BIGTIFF="IF_SAFER", OVERVIEWS="IGNORE_EXISTING", OVERVIEW_RESAMPLING=resampling.upper(),

@@ -9,11 +9,14 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags
@@ -380,3 +383,29 @@ def test_part_on_full_disk(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert names(tmp_path) == []
+
+
+def test_gdal_writes_one_map_at_a_time_and_reads_its_parts_without_its_pool(tmp_path, monkeypatch):
+    """Two writers, or a writer and readers, that share GDAL's pool of threads can wait for each other without end."""
+    inside, most, options = 0, 0, []
+    copy = rasterio.shutil.copy
+
+    def watched(*args, **kwargs):
+        nonlocal inside, most
+        inside, most = inside + 1, max(most, inside + 1)
+        options.append(rasterio.env.getenv().get("VRT_NUM_THREADS"))
+        time.sleep(0.05)
+        copy(*args, **kwargs)
+        inside -= 1
+
+    monkeypatch.setattr(rasterio.shutil, "copy", watched)
+    grid = GeoBox((8, 8), Affine(10, 0, 0, 0, -10, 0), "EPSG:32633")
+    part = write_part(tmp_path / "part.tif", np.ones((8, 8), np.uint8), geobox=grid)
+
+    def write(number):
+        write_cog([part], tmp_path / f"{number}.tif", geobox=grid, dtype="uint8", nodata=None, resampling="mode")
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, range(3)))
+    assert most == 1
+    assert [int(value) for value in options] == [1, 1, 1]

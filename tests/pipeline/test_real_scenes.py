@@ -9,10 +9,12 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import yaml
 
 import geoseg
 from geoseg import io
+from geoseg.vector import PolygonOptions, polygonize
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -33,6 +35,19 @@ def brief_fit(config: str, folder: Path, **more: Any) -> Path:
     return geoseg.fit(CONFIGS / config, name="run", runs=str(folder), **{**BRIEF, **more}).model
 
 
+def check_polygons(mapped: Path, *, pixels: int) -> None:
+    """The polygons of a map are a coverage of all that was mapped, however they are drawn."""
+    whole = geopandas.read_file(geoseg.vectorize(mapped, out=mapped.with_name("polygons.fgb"), tolerance_m=30))
+    assert whole.geometry.area.sum() == pytest.approx(pixels * 900, rel=1e-9)
+    source = geoseg.open_source(str(mapped))
+    part = source.read(source.geobox[600:800, 400:700])  # shapely takes long over large coverages
+    for options in ({}, {"min_area_m2": "1ha", "tolerance_m": 30}, {"smooth": True}):
+        shapes = polygonize(part, options=PolygonOptions(kind="values", **options)).geometry.to_numpy()
+        assert shapely.is_valid(shapes).all()
+        assert shapely.is_empty(shapely.coverage_invalid_edges(shapes)).all()
+        assert shapely.area(shapes).sum() == pytest.approx(part.valid.sum() * 900, rel=1e-9)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["zion", "zion_elevation"])
 def test_zion_from_labels_in_their_own_crs_to_scores_on_the_east(name: str, shared_data: Path, tmp_path: Path) -> None:
@@ -46,6 +61,7 @@ def test_zion_from_labels_in_their_own_crs_to_scores_on_the_east(name: str, shar
         assert (made.transform, made.shape, made.crs) == (given.transform, given.shape, given.crs)
         ids = made.read(1)
     assert set(np.unique(ids)) <= {*range(1, 9)} | ({255} if name == "zion_elevation" else set())
+    check_polygons(out, pixels=int((ids != 255).sum()))
     found = geoseg.assess(out, reference=str(shared_data / "zion" / "nlcd.tif"), region={"cols": [708, None]})
     judged = int(found.accuracy.confusion.matrix.sum() + found.accuracy.confusion.unmapped.sum())
     assert judged == pytest.approx(420 * 1428, rel=0.01)

@@ -2,7 +2,6 @@
 
 import logging
 
-import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -17,7 +16,7 @@ from geoseg.errors import GridError, InputError, LegendError
 from geoseg.legend import Legend
 from geoseg.raster import Raster
 from geoseg.vector.options import PolygonOptions
-from geoseg.vector.polygonize import polygon_layer, polygonize, to_frame
+from geoseg.vector.polygonize import polygon_layer, polygonize, to_frame, trace_map
 from geoseg.vector.reading import GridReader, InMemory
 
 LEGEND = Legend.from_dict({0: "bare soil", 1: "water", 7: "forest", 200: "road"})
@@ -158,27 +157,38 @@ def test_bad_input(raster, options, error, words):
         polygonize(raster, legend=LEGEND, **options)
 
 
-def test_a_real_map_comes_back_pixel_for_pixel(shared_data):
+@pytest.mark.slow
+def test_a_real_map_comes_back_pixel_for_pixel_from_blocks_of_any_size(shared_data):
     with rasterio.open(shared_data / "manaus" / "cls_1985_amazon_manaus.tif") as dataset:
-        window = rasterio.windows.Window(1000, 1500, 1100, 900)
-        values, transform, crs = (
-            dataset.read(1, window=window),
-            dataset.transform @ Affine.translation(1000, 1500),
-            dataset.crs,
-        )
-    raster = class_map(values, transform=transform, crs=crs.to_wkt())
-    legend = Legend.from_values(np.unique(values).tolist())
-    frame = polygonize(raster, legend=legend)
+        values, transform = dataset.read(1), dataset.transform
+        raster = class_map(values, transform=transform, crs=dataset.crs.to_wkt())
+    reader = GridReader(InMemory(raster), {})
+    arcs = [trace_map(reader, block_px=side)[0].arcs for side in (5000, 1024, 333)]
+    for other in arcs[1:]:
+        assert all(np.array_equal(one, two) for one, two in zip(arcs[0], other, strict=True))
+    frame = to_frame(polygon_layer(reader, options=PolygonOptions(kind="values")))
+    assert shapely.is_valid(frame.geometry.to_numpy()).all()
     burned = rasterize(
-        zip(frame.geometry, frame["class_id"], strict=True), values.shape, transform=transform, dtype="int32"
+        zip(frame.geometry, frame["value"], strict=True), values.shape, transform=transform, dtype="int32"
     )
     np.testing.assert_array_equal(burned, values)
-    clean = polygonize(raster, legend=legend, options=PolygonOptions(min_area_m2=5000, tolerance_m=30))
-    assert isinstance(clean, geopandas.GeoDataFrame)
-    assert clean.geometry.is_valid.all()
-    assert shapely.coverage_is_valid(clean.geometry.to_numpy())
-    assert clean.geometry.area.sum() == pytest.approx(values.size * 900, rel=1e-9)
-    assert len(clean) < len(frame) / 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{"min_area_m2": 5000, "tolerance_m": 30}, {"smooth": True}, {"tolerance_m": 30, "simplify": "douglas-peucker"}],
+)
+def test_a_real_map_stays_a_coverage(options, shared_data):
+    with rasterio.open(shared_data / "manaus" / "cls_1985_amazon_manaus.tif") as dataset:
+        window = rasterio.windows.Window(1000, 1500, 1100, 900)
+        values, transform = dataset.read(1, window=window), dataset.transform @ Affine.translation(1000, 1500)
+        raster = class_map(values, transform=transform, crs=dataset.crs.to_wkt())
+    legend = Legend.from_values(np.unique(values).tolist())
+    shapes = polygonize(raster, legend=legend, options=PolygonOptions(**options)).geometry.to_numpy()
+    assert shapely.is_valid(shapes).all()
+    assert shapely.is_empty(shapely.coverage_invalid_edges(shapes)).all()
+    assert shapely.area(shapes).sum() == pytest.approx(values.size * 900, rel=1e-9)
 
 
 BLOCKS = st.integers(1, 60)
