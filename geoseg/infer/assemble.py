@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import geoseg
 from geoseg.errors import OutputError
 from geoseg.infer.blocks import SceneTask
 from geoseg.infer.layers import Layer
+from geoseg.infer.memory import memory_returned
 from geoseg.infer.parts import JobFolder, Outputs, paths_in, write_text
 from geoseg.infer.reading import Unread
 from geoseg.io.cog import write_cog
 from geoseg.io.item import MapAsset, map_item, write_item
 from geoseg.tiling import Block
+
+LARGE_PX = 8192**2
+"""Pixels from which memory that is freed is returned at once, which takes a twentieth of the time: GDAL would come to
+hold more than the blocks did."""
+
+WIDE_PX = 65536
+"""Columns from which layers are put together one after the other: GDAL holds whole rows of tiles of each."""
 
 
 def assemble(
@@ -36,9 +44,10 @@ def assemble(
                 legend=legend if layer.kind == "class" else None, band_names=layer.bands(legend),
             )  # fmt: skip
 
-        # Two at a time: GDAL compresses in threads, but makes overviews in one.
-        with ThreadPoolExecutor(2, thread_name_prefix="geoseg-cog") as pool:
-            list(pool.map(write, task.layers))
+        large, wide = geobox.shape[0] * geobox.shape[1] > LARGE_PX, geobox.shape[1] > WIDE_PX
+        with memory_returned() if large else nullcontext():
+            for layer in task.layers:
+                write(layer)
         write_text(staged.style, legend.to_qml())
         assets = {
             "map" if layer.name == "class" else layer.name: MapAsset(

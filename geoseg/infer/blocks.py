@@ -363,8 +363,8 @@ def run_blocks(
             if step.last:
                 yield _finished(step.block, done, [item for items in unread.values() for item in items])
                 done, unread = [], {step.block.index: unread[step.block.index]}
-                if readers == 1:
-                    give_back()
+            if readers == 1:
+                give_back()  # what the threads left free adds up, the more rows of tiles the more
 
 
 def _finished(block: Block, done: Sequence[Mapping[str, NDArray[Any]]], unread: Sequence[Unread]) -> FinishedBlock:

@@ -11,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from geoseg.infer.memory import give_back_own
+
 MODEST = 15
 """The niceness of threads that stand back."""
 
@@ -37,13 +39,21 @@ def read_ahead(
     pool = ThreadPoolExecutor(threads, "geoseg-read", initializer=stand_back if modest else None)
     try:
         for item in items:
-            waiting.append((item, pool.submit(load, item)))
+            waiting.append((item, pool.submit(_tidily, load, item)))
             if len(waiting) > ahead:
                 yield _first(waiting)
         while waiting:
             yield _first(waiting)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _tidily(work: Callable[..., Loaded], *args: Any) -> Loaded:
+    """What `work` gives; the thread then holds no more memory than that."""
+    try:
+        return work(*args)
+    finally:
+        give_back_own()
 
 
 def _first(waiting: deque[tuple[Item, Future[Loaded]]]) -> tuple[Item, Loaded]:
@@ -67,7 +77,7 @@ class WriteBehind(Generic[Item]):
 
     def submit(self, job: Callable[..., Item], *args: Any) -> list[Item]:
         """Hand a job over; returns what earlier jobs have given since, after waiting where too many are under way."""
-        self._waiting.append(self._pool.submit(job, *args))
+        self._waiting.append(self._pool.submit(_tidily, job, *args))
         return self._collect(self._behind)
 
     def drain(self) -> list[Item]:

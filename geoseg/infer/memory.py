@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -62,12 +63,15 @@ def peak_bytes_of(work: Callable[[], Any]) -> int:
     return max(peak, 0)
 
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-KEEPING = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 64 * 2**20}
-USUAL = {M_MMAP_MAX: 65536, M_TRIM_THRESHOLD: 64 * 2**20, M_TOP_PAD: 0}
-"""Options of glibc's `mallopt` inside and outside of `memory_kept`: outside, what its own rules come to."""
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
+USUAL = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20, M_TOP_PAD: 0}
+KEEPING = USUAL | {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 64 * 2**20}
+RETURNING = USUAL | {M_MMAP_THRESHOLD: 128 * 2**10, M_TRIM_THRESHOLD: 128 * 2**10}
+"""Options of glibc's `mallopt`: what its own rules come to, and inside of `memory_kept` and `memory_returned`."""
 
-_depth = 0
+PROBE_BYTES = 100_000
+
+_inside: Counter[str] = Counter()
 _turn = threading.Lock()
 
 
@@ -78,15 +82,19 @@ def memory_kept() -> Iterator[None]:
     A network frees and asks for the same large arrays at each tile. By default glibc hands each back to the system,
     which clears its pages anew: a fifth of the network's time on a CPU. Nothing happens with other C libraries.
     """
-    libc = _glibc()
-    if libc is None:
+    with _allocating("kept"):
         yield
-        return
-    _enter(libc, step=1)
-    try:
+
+
+@contextmanager
+def memory_returned() -> Iterator[None]:
+    """Memory that is freed inside goes back to the system at once, but for small pieces.
+
+    By default glibc comes to keep it, in a heap for each of several threads, and what threads take and free in turn
+    leaves holes in all of them. Inside of `memory_kept`, and with other C libraries, nothing happens.
+    """
+    with _allocating("returned"):
         yield
-    finally:
-        _enter(libc, step=-1)
 
 
 def give_back() -> None:
@@ -96,15 +104,50 @@ def give_back() -> None:
         libc.malloc_trim(0)
 
 
-def _enter(libc: Any, *, step: int) -> None:
-    global _depth
+def give_back_own() -> None:
+    """Hand the free end of this thread's own heap to the system, which `give_back` reaches in the first thread only.
+
+    glibc looks there when the thread itself frees more than 64 KB, and goes by the options of that moment.
+    """
+    libc = _glibc()
+    if libc is None:
+        return
     with _turn:
-        before, _depth = _depth, _depth + step
-        if bool(before) != bool(_depth):
-            for option, value in (KEEPING if _depth else USUAL).items():
+        for option, value in (RETURNING | {M_MMAP_MAX: 0}).items():
+            libc.mallopt(option, value)
+        libc.free(libc.malloc(PROBE_BYTES))
+        for option, value in _options().items():
+            libc.mallopt(option, value)
+
+
+@contextmanager
+def _allocating(how: str) -> Iterator[None]:
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    _step(libc, how, 1)
+    try:
+        yield
+    finally:
+        _step(libc, how, -1)
+
+
+def _step(libc: Any, how: str, step: int) -> None:
+    """Enter or leave. Options are those of all threads: the first to enter sets them, the last to leave resets them."""
+    with _turn:
+        before = _options()
+        _inside[how] += step
+        after = _options()
+        if after is not before:
+            for option, value in after.items():
                 libc.mallopt(option, value)
-            if not _depth:
+            if before is KEEPING:
                 libc.malloc_trim(0)
+
+
+def _options() -> dict[int, int]:
+    return KEEPING if _inside["kept"] else RETURNING if _inside["returned"] else USUAL
 
 
 @lru_cache(maxsize=1)
@@ -114,6 +157,10 @@ def _glibc() -> Any:
         return None
     try:
         libc = ctypes.CDLL(None)
-        return libc if hasattr(libc, "gnu_get_libc_version") and hasattr(libc, "mallopt") else None
     except OSError:
         return None
+    if not hasattr(libc, "gnu_get_libc_version") or not hasattr(libc, "mallopt"):
+        return None
+    libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    libc.free.argtypes, libc.free.restype = [ctypes.c_void_p], None
+    return libc

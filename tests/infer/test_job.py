@@ -14,7 +14,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError, ModelFileError, OutputError, OutputExistsError, ReadError
-from geoseg.infer import plan
+from geoseg.infer import assemble, plan
 from geoseg.infer.blocks import Member, SceneTask
 from geoseg.infer.executors import Crew
 from geoseg.infer.job import Job, PredictResult, run_job
@@ -112,6 +112,21 @@ def test_memory_and_blocks_do_not_change_a_byte(
         run(source, positions(), tmp_path / str(number) / "map.tif")
         found.append(contents(tmp_path / str(number)))
     assert found[0] == found[1] == found[2]
+
+
+def test_large_and_wide_maps_are_put_together_in_less_memory_to_the_same_bytes(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, entered, returned = scene(150, 220), [], assemble.memory_returned
+    monkeypatch.setattr(assemble, "memory_returned", lambda: entered.append(len(entered)) or returned())
+    run(source, positions(), tmp_path / "small" / "map.tif")
+    assert not entered
+    monkeypatch.setattr(assemble, "LARGE_PX", 150 * 220 - 1)
+    run(source, positions(), tmp_path / "large" / "map.tif")
+    assert entered == [0]
+    monkeypatch.setattr(assemble, "WIDE_PX", 219)
+    run(source, positions(), tmp_path / "wide" / "map.tif")
+    assert contents(tmp_path / "small") == contents(tmp_path / "large") == contents(tmp_path / "wide")
 
 
 @pytest.mark.parametrize(

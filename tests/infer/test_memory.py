@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from geoseg.infer import memory
-from geoseg.infer.memory import largest_resident_bytes, memory_kept, peak_bytes_of, resident_bytes
+from geoseg.infer.memory import (
+    KEEPING,
+    RETURNING,
+    USUAL,
+    give_back,
+    give_back_own,
+    largest_resident_bytes,
+    memory_kept,
+    memory_returned,
+    peak_bytes_of,
+    resident_bytes,
+)
 
 SIZE = 200 * 2**20
 
@@ -30,13 +42,90 @@ def test_kept_memory_is_given_back_at_the_end_of_the_outermost() -> None:
     with memory_kept():
         with memory_kept():
             np.ones(SIZE, np.uint8)
-        assert memory._depth == 1
+        assert memory._options() is KEEPING
         np.testing.assert_array_equal(np.arange(1000).sum(), 499_500)
-    assert memory._depth == 0
+    assert memory._options() is USUAL
     assert resident_bytes() - before < SIZE / 2
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_glibc", lambda: None)
+    with memory_kept(), memory_returned():
+        assert memory._options() is USUAL
+        assert not +memory._inside
+
+
+def freed_between_kept(pieces: int, size: int) -> int:
+    """Bytes still resident once every other one of many arrays, which all other memory lies around, is freed."""
+    before = resident_bytes()
+    arrays = [np.ones(size, np.uint8) for _ in range(pieces)]
+    held = arrays[1::2]
+    del arrays
+    return resident_bytes() - before - sum(array.nbytes for array in held)
+
+
+def test_returned_memory_leaves_no_holes_where_it_was_freed() -> None:
+    with memory_returned():
+        assert memory._options() is RETURNING
+        assert freed_between_kept(200, 2**20) < 20 * 2**20
     with memory_kept():
-        assert memory._depth == 0
+        assert freed_between_kept(200, 2**20) > 50 * 2**20
+    assert memory._options() is USUAL
+
+
+def test_the_free_end_of_a_threads_heap_is_given_back_by_the_thread_alone() -> None:
+    size, held = 30 * 2**20, []
+
+    def look() -> None:
+        held.append(resident_bytes())
+
+    def work() -> None:
+        before = resident_bytes()
+        np.ones(size, np.uint8)
+        for step in (look, give_back, look, give_back_own, look):
+            step()
+        held[:] = [now - before for now in held]
+
+    with memory_kept():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert memory._options() is KEEPING
+    assert held[0] > 0.8 * size
+    assert held[1] > 0.8 * size
+    assert held[2] < 0.2 * size
+
+
+def test_keeping_has_precedence_while_both_go_on_whichever_ends_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recorder:
+        options: ClassVar[dict[int, int]] = dict(USUAL)
+        trims = 0
+
+        def mallopt(self, option: int, value: int) -> None:
+            self.options[option] = value
+
+        def malloc_trim(self, pad: int) -> None:
+            assert pad == 0
+            self.trims += 1
+
+    libc = Recorder()
+    monkeypatch.setattr(memory, "_glibc", lambda: libc)
+    with memory_returned():
+        assert libc.options == RETURNING
+        with memory_kept():
+            assert libc.options == KEEPING
+        assert (libc.options, libc.trims) == (RETURNING, 1)
+    assert (libc.options, libc.trims) == (USUAL, 1)
+    returned, kept = memory_returned(), memory_kept()
+    with kept:
+        returned.__enter__()
+        assert libc.options == KEEPING
+    assert libc.options == RETURNING
+    returned.__exit__(None, None, None)
+    assert libc.options == USUAL
+
+
+def test_options_are_reset_after_an_error() -> None:
+    with pytest.raises(ZeroDivisionError), memory_returned():
+        1 / 0  # noqa: B018
+    assert memory._options() is USUAL
