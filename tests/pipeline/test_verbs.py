@@ -91,3 +91,17 @@ def test_bands_are_named_on_the_command_line(
     scene, out = str(write_scene(bands=["band_a", "band_b"])), str(tmp_path / "map.tif")
     assert main(["predict", scene, "--model", str(model), "--out", out]) == 2
     assert main(["predict", scene, "--model", str(model), "--out", out, "--bands", names]) == 0
+
+
+def test_borders_by_the_probabilities_that_predict_writes(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "map.tif"
+    geoseg.predict(str(write_scene()), model=model, out=out, layers=["probabilities"])
+    smooth = geoseg.vectorize(out, out=tmp_path / "smooth.parquet", probabilities=tmp_path / "map.probabilities.tif")
+    frame = geopandas.read_parquet(smooth)
+    exact = geopandas.read_parquet(geoseg.vectorize(out, out=tmp_path / "exact.parquet"))
+    assert frame["class_name"].tolist() == exact["class_name"].tolist()
+    assert frame.geometry.is_valid.all()
+    assert frame.geometry.area.sum() == pytest.approx(exact.geometry.area.sum(), rel=1e-9)
+    assert not frame.geometry.geom_equals(exact.geometry).all()
