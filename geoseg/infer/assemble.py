@@ -20,9 +20,6 @@ LARGE_PX = 8192**2
 """Pixels from which memory that is freed is returned at once, which takes a twentieth of the time: GDAL would come to
 hold more than the blocks did."""
 
-WIDE_PX = 65536
-"""Columns from which layers are put together one after the other: GDAL holds whole rows of tiles of each."""
-
 
 def assemble(
     task: SceneTask, blocks: Sequence[Block], folder: JobFolder, outputs: Outputs, *, model: Mapping[str, str],
@@ -44,7 +41,7 @@ def assemble(
                 legend=legend if layer.kind == "class" else None, band_names=layer.bands(legend),
             )  # fmt: skip
 
-        large, wide = geobox.shape[0] * geobox.shape[1] > LARGE_PX, geobox.shape[1] > WIDE_PX
+        large = geobox.shape[0] * geobox.shape[1] > LARGE_PX
         with memory_returned() if large else nullcontext():
             for layer in task.layers:
                 write(layer)
