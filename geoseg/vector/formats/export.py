@@ -78,8 +78,8 @@ def write_layer(
 ) -> Path:
     """The file written, in the format of its extension, one of `FORMATS`; with a QGIS style.
 
-    The style stands inside a GeoPackage, and beside any other format as a `.qml` of the same name, unless a style of
-    that name is there already (of the class map's raster, say).
+    The style stands inside a GeoPackage, and beside any file as a `.qml` of the same name, unless a style of that name
+    is there already (of the class map's raster, say).
 
     Args:
         layer: What to write; it is taken batch by batch.
@@ -200,9 +200,11 @@ def _publish(folder: Path, outs: Sequence[Path], *, overwrite: bool) -> None:
             for sidecar in SIDECARS:
                 out.with_suffix(sidecar).unlink(missing_ok=True)
     targets = {out.name: out for out in outs}
+    styled_inside = {out.stem for out in outs if out.suffix.lower() == ".gpkg"}
     for path in sorted(folder.iterdir(), key=lambda path: path.name in targets):
         target = outs[0].parent / path.name
         if path.suffix == ".qml" and target.exists() and not (overwrite and is_polygon_style(target)):
-            _log.warning("left the style %s as it is, it is not that of %s", target, path.stem)
+            level = logging.DEBUG if path.stem in styled_inside else logging.WARNING
+            _log.log(level, "left the style %s as it is, it is not that of %s", target, path.stem)
             continue
         os.replace(path, target)  # noqa: PTH105 - the atomic one, by its name

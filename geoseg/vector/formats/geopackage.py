@@ -1,4 +1,4 @@
-"""GeoPackage: one file with the layer, its spatial index and its style."""
+"""GeoPackage: one file with the layer, its spatial index and its style, which also stands beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from geoseg.vector.formats.ogr import Progress, not_whole, write_ogr
-from geoseg.vector.formats.styles import layer_style
+from geoseg.vector.formats.styles import layer_style, write_style
 from geoseg.vector.layer import PolygonLayer
 
 # The table as QGIS makes it; GDAL and QGIS show the layer in this style.
@@ -39,6 +39,7 @@ def write_geopackage(layer: PolygonLayer, path: Path, progress: Progress) -> Non
             "VALUES ('', '', ?, 'geom', 'classes', ?, '', 1, '', '')",
             (path.stem, layer_style(layer)),
         )
+    write_style(layer, path)
 
 
 def _indexed(database: sqlite3.Connection, table: str) -> int:

@@ -345,10 +345,17 @@ def test_columns_of_any_kind_keep_their_values(tmp_path, extension, kind):
     assert [value for value in values if not pd.isna(value)] == [100 if kind != pa.bool_() else True]
 
 
-def test_the_raster_style_of_the_same_name_stays(tmp_path):
+@pytest.mark.parametrize(("extension", "warns"), [(".fgb", True), (".gpkg", False)])
+def test_the_raster_style_of_the_same_name_stays(tmp_path, caplog, extension, warns):
     (tmp_path / "map.qml").write_text(LEGEND.to_qml())
-    write_polygons(table(), tmp_path / "map.fgb", legend=LEGEND, overwrite=True)
+    write_polygons(table(), tmp_path / f"map{extension}", legend=LEGEND, overwrite=True)
     assert (tmp_path / "map.qml").read_text() == LEGEND.to_qml()
+    assert ("left the style" in caplog.text) is warns  # a GeoPackage holds it too
+
+
+def test_a_geopackage_has_its_style_inside_and_beside(tmp_path):
+    write_polygons(table(), tmp_path / "map.gpkg", legend=LEGEND)
+    assert (tmp_path / "map.qml").read_text() == polygon_style(LEGEND)
 
 
 def test_objects_without_classes_get_a_plain_style_that_may_be_replaced(tmp_path):

@@ -38,7 +38,7 @@ def test_it_carries_its_style(tmp_path):
     statement = "SELECT f_table_name, f_geometry_column, styleQML, useAsDefault FROM layer_styles"
     assert query(out, statement) == [("map", "geom", polygon_style(LEGEND), 1)]
     assert query(out, "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = 'map'") == [("geom",)]
-    assert list(tmp_path.iterdir()) == [out]
+    assert sorted(tmp_path.iterdir()) == [out, tmp_path / "map.qml"]
 
 
 def test_every_feature_is_in_the_spatial_index(tmp_path):
