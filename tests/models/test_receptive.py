@@ -93,6 +93,7 @@ def test_many_uniform_kernels_give_the_radius_of_the_normal_distribution() -> No
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
 def test_the_radius_grows_with_the_share_and_stays_below_the_theory(share: float) -> None:
+    torch.manual_seed(0)  # narrow layers of some weights are dead behind their ReLU
     network = stack(*[conv(3), nn.ReLU()] * 6)
     radii = [receptive_radius(network, bands=2, side=64, share=value, multiple=8) for value in (share / 2, share, 1.0)]
     assert radii == sorted(radii)
