@@ -95,7 +95,7 @@ def vectorize(
     out = check_output(out, overwrite=overwrite or per_class, inputs=inputs)
     vector.check_format(out)
     source = open_class_map(class_map, band=band)
-    ignore = _ignored(source, kind)
+    ignore = _ignored(source, kind, given=legend)
     options = vector.PolygonOptions(
         kind=kind, connectivity=connectivity, dissolve=dissolve, min_area_m2=min_area_m2, merge_rule=merge_rule,
         tolerance_m=tolerance_m, simplify=simplify, smooth=smooth, right_angles=tuple(_listed(right_angles)),
@@ -137,11 +137,13 @@ def open_class_map(path: Path, *, band: str | int | None = None) -> Source:
     return source
 
 
-def _ignored(source: Source, kind: str) -> frozenset[int]:
-    """Values of the map that the map itself calls no class, and that are no object."""
+def _ignored(source: Source, kind: str, *, given: Path | None) -> frozenset[int]:
+    """Values of the map that it or the legend given calls no class, and that are no object."""
     if kind == "instances":
         return frozenset([0])
-    return io.unlabelled_codes(source) if kind == "classes" else frozenset()
+    if kind != "classes":
+        return frozenset()
+    return io.unlabelled_codes(source) if given is None else frozenset([io.read_legend(given).ignore])
 
 
 def _legend(

@@ -123,6 +123,14 @@ def test_probabilities_place_borders_inside_pixels(tmp_path: Path) -> None:
     assert inner[:, 0] == pytest.approx(500_000 + (9.2 + 0.5) * 10, abs=0.5)
 
 
+def test_what_the_legend_ignores_is_no_polygon(tmp_path: Path, legend: Path) -> None:
+    pixels = patchy()
+    pixels[3:9, 4:8] = 255  # which the file does not declare
+    frame = read(geoseg.vectorize(write_raster(tmp_path / "m.tif", pixels), out=tmp_path / "m.gpkg", legend=legend))
+    assert set(frame["class_name"]) == {"water", "forest", "crop"}
+    assert frame["pixels"].sum() == pixels.size - 24
+
+
 def test_one_file_a_class(class_map: Path, legend: Path, tmp_path: Path) -> None:
     geoseg.vectorize(class_map, out=tmp_path / "map.shp", legend=legend, per_class=True)
     for name in ("water", "forest", "crop"):
