@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logger.setLevel(os.environ.get("GEOSEG_LOG", "INFO").upper())
+    warnings.filterwarnings("ignore", "Dataset has no geotransform")  # the verbs say what they lack
     try:
         return _run(args[0], args[1:])
     except GeosegError as error:

@@ -82,26 +82,6 @@ def label_regions(classes: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDAr
     return regions, class_of_region
 
 
-def count_pixels(regions: NDArray[np.int32], *, count: int) -> Ints:
-    """Pixels of each region, int64 `(count + 1,)`, nodata first."""
-    pixels = np.zeros(count + 1, np.int64)
-    _count(regions, pixels)
-    return pixels
-
-
-def sum_over_regions(
-    regions: NDArray[np.int32], values: NDArray[Any], valid: NDArray[np.bool_], *, count: int
-) -> tuple[NDArray[Any], Ints]:
-    """Sum of the values `(row, col)` over each region's valid pixels, and how many those are, both `(count + 1,)`.
-
-    The sums of integers are int64, exact in any order; those of floats are float64.
-    """
-    sums = np.zeros(count + 1, np.int64 if values.dtype.kind in "iub" else np.float64)
-    used = np.zeros(count + 1, np.int64)
-    _sum(regions, np.ascontiguousarray(values, values.dtype.newbyteorder("=")), valid, sums, used)
-    return sums, used
-
-
 @jit
 def _count_starts(classes: NDArray[Any], valid: NDArray[np.bool_]) -> int:
     """Valid pixels that are like neither the one above nor the one to the left: labels the first pass can give."""
@@ -171,21 +151,3 @@ def _renumber(
             if regions[row, col] != 0:
                 regions[row, col] = number[regions[row, col]]
                 class_of_region[regions[row, col]] = classes[row, col]
-
-
-@jit
-def _count(regions: NDArray[np.int32], pixels: Ints) -> None:
-    for row in range(regions.shape[0]):
-        for col in range(regions.shape[1]):
-            pixels[regions[row, col]] += 1
-
-
-@jit
-def _sum(
-    regions: NDArray[np.int32], values: NDArray[Any], valid: NDArray[np.bool_], sums: NDArray[Any], used: Ints
-) -> None:
-    for row in range(regions.shape[0]):
-        for col in range(regions.shape[1]):
-            if valid[row, col]:
-                sums[regions[row, col]] += values[row, col]
-                used[regions[row, col]] += 1

@@ -11,7 +11,7 @@ from rasterio.features import rasterize
 from geoseg.vector.coverage import Coverage, trace_arcs
 from geoseg.vector.lines.simplify import simplify_arcs
 from geoseg.vector.merging import Minimum, merge_regions
-from geoseg.vector.regions import Regions, count_pixels, label_regions
+from geoseg.vector.regions import Regions, label_regions
 from geoseg.vector.rings import build_rings
 
 MAPS = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 3))
@@ -110,7 +110,7 @@ def test_no_vertex_but_turns_and_junctions(classes):
 
 def merged(classes, min_pixels):
     regions, arcs, class_of_region = traced(classes)
-    pixels = count_pixels(regions, count=len(class_of_region) - 1)
+    pixels = np.bincount(regions.ravel(), minlength=len(class_of_region))
     coverage = Coverage(arcs, Regions(class_of_region, pixels, np.arange(len(pixels)) - 1), classes.shape)
     return merge_regions(coverage, areas=pixels * 1.0, minimum=Minimum(min_pixels))[0]
 

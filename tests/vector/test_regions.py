@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from skimage.measure import label as skimage_label
 
 from geoseg.errors import InputError
-from geoseg.vector.regions import label_regions, sum_over_regions
+from geoseg.vector.regions import label_regions
 
 MAPS = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3))
 
@@ -50,15 +50,3 @@ def test_invalid_pixels_part_regions():
 def test_what_cannot_be_labelled(classes, valid):
     with pytest.raises(InputError):
         label_regions(classes, valid)
-
-
-@given(MAPS, st.data())
-def test_sums_are_those_of_a_plain_loop(classes, data):
-    values = data.draw(hnp.arrays(np.uint8, classes.shape))
-    valid = data.draw(hnp.arrays(bool, classes.shape))
-    regions, class_of_region = label_regions(classes, classes > 0)
-    sums, used = sum_over_regions(regions, values, valid, count=len(class_of_region) - 1)
-    expected = [values[(regions == k) & valid].sum(dtype=int) for k in range(len(class_of_region))]
-    assert sums.dtype == np.int64
-    assert sums.tolist() == expected
-    assert used.tolist() == [np.count_nonzero((regions == k) & valid) for k in range(len(class_of_region))]
