@@ -2,10 +2,10 @@ from .augment import AugmentOptions as AugmentOptions
 from .augment import augment_batch as augment_batch
 from .datamodule import SceneDataModule as SceneDataModule
 from .grids import ground_gsd_m as ground_gsd_m
-from .patches import IGNORE_INDEX as IGNORE_INDEX
-from .patches import SceneArrays as SceneArrays
 from .patches import decode_scene as decode_scene
 from .sampling import PatchSampler as PatchSampler
+from .scene import IGNORE_INDEX as IGNORE_INDEX
+from .scene import SceneArrays as SceneArrays
 from .splits import SplitOptions as SplitOptions
 from .splits import split_scenes as split_scenes
 from .statistics import BandStats as BandStats

@@ -17,14 +17,9 @@ from torch.utils.data import DataLoader
 
 from geoseg.data.augment import AugmentOptions, augment_batch
 from geoseg.data.grids import grid_at, ground_gsd_m, outline
-from geoseg.data.patches import (
-    TRAINING,
-    VALIDATION,
-    SceneArrays,
-    decode_scene,
-    store_bytes,
-)
+from geoseg.data.patches import decode_scene, store_bytes
 from geoseg.data.sampling import ClassIndex, PatchBatches, PatchSampler, validation_windows
+from geoseg.data.scene import TRAINING, VALIDATION, SceneArrays
 from geoseg.data.splits import SplitOptions, split_scenes
 from geoseg.data.statistics import BandStats, class_pixels, training_statistics
 from geoseg.errors import InputError, LegendError

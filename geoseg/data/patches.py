@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +11,15 @@ import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geoseg.data.scene import IGNORE_INDEX, OUTSIDE, TRAINING, SceneArrays
 from geoseg.errors import InputError, OutputError
 from geoseg.io.grids import crop
 from geoseg.io.sources import Source
 from geoseg.legend import Legend
 from geoseg.tiling import Window
 
-IGNORE_INDEX = -100  # what torch's losses skip
-OUTSIDE, TRAINING, VALIDATION = 0, 1, 2  # values of SceneArrays.part
 KEPT_DTYPES = ("uint8", "int16", "uint16", "int32", "float32")  # torch and GDAL both know them
 BLOCK_BYTES = 2**26
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SceneArrays:
-    """One decoded scene on its training grid.
-
-    Attributes:
-        name: For messages.
-        pixels: `(band, row, col)`, the source's dtype; arrays in memory or memory-mapped files.
-        valid: Boolean `(row, col)`, True where every band is usable and the pixel lies in the scene's region.
-        labels: `(row, col)`, channel index of each pixel's class; `no_label` where there is none or `valid` is False.
-        part: uint8 `(row, col)`: TRAINING, VALIDATION or OUTSIDE (the buffer between them, and what is not usable).
-        geobox: The training grid, cut to the region.
-        bands: Band names.
-        no_label: The value in `labels` that means "no class".
-        image_grid: The image's own grid, in whose pixels `{rows, cols}` regions count.
-    """
-
-    name: str
-    pixels: NDArray[Any]
-    valid: NDArray[np.bool_]
-    labels: NDArray[Any]
-    part: NDArray[np.uint8]
-    geobox: GeoBox
-    bands: tuple[str, ...]
-    no_label: int
-    image_grid: GeoBox
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.valid.shape[0], self.valid.shape[1]
 
 
 def kept_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from geoseg.data.patches import TRAINING, VALIDATION, SceneArrays, gather_patches, row_blocks
+from geoseg.data.patches import gather_patches, row_blocks
+from geoseg.data.scene import TRAINING, VALIDATION, SceneArrays
 from geoseg.errors import InputError
 
 INDEX_CAP = 200_000  # positions kept a class; more add nothing to the choice of patches

@@ -15,7 +15,7 @@ from rasterio.warp import reproject
 from scipy import ndimage
 
 from geoseg.data.grids import ground_gsd_m, lonlat_mesh
-from geoseg.data.patches import OUTSIDE, TRAINING, VALIDATION, SceneArrays
+from geoseg.data.scene import OUTSIDE, TRAINING, VALIDATION, SceneArrays
 from geoseg.data.statistics import class_pixels
 from geoseg.errors import InputError
 from geoseg.io.grids import crop

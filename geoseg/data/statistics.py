@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.data.patches import TRAINING, SceneArrays, row_blocks
+from geoseg.data.patches import row_blocks
+from geoseg.data.scene import TRAINING, SceneArrays
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,10 +10,11 @@ from geoseg.errors import OutputError
 from geoseg.infer.blocks import SceneTask
 from geoseg.infer.layers import Layer
 from geoseg.infer.memory import memory_returned
-from geoseg.infer.parts import JobFolder, Outputs, paths_in, write_text
+from geoseg.infer.parts import JobFolder, Outputs, write_text
 from geoseg.infer.reading import Unread
 from geoseg.io.cog import write_cog
 from geoseg.io.item import MapAsset, map_item, write_item
+from geoseg.io.stamps import paths_in
 from geoseg.tiling import Block
 
 LARGE_PX = 8192**2

@@ -15,8 +15,9 @@ import geoseg
 from geoseg.errors import GeosegError, InputError, MissingInputError, ReadError, WorkerError
 from geoseg.infer.blocks import SceneTask, run_blocks
 from geoseg.infer.encode import encode_block
-from geoseg.infer.parts import EncodedBlock, paths_in
+from geoseg.infer.parts import EncodedBlock
 from geoseg.infer.spawning import check_device, loaded
+from geoseg.io.stamps import paths_in
 from geoseg.tiling import Block
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")

@@ -28,10 +28,11 @@ from geoseg.infer.encode import notes_of
 from geoseg.infer.executors import EXECUTORS, Crew
 from geoseg.infer.holding import held
 from geoseg.infer.layers import LAYERS
-from geoseg.infer.parts import JobFolder, Outputs, Plan, file_stamps, files_in, is_complete
+from geoseg.infer.parts import JobFolder, Outputs, Plan, is_complete
 from geoseg.infer.reading import ON_ERROR, Unread, merged
 from geoseg.infer.seams import SeamReport
 from geoseg.io.outputs import check_output
+from geoseg.io.stamps import file_stamps, files_in
 from geoseg.tiling import Block, Tiling
 
 logger = logging.getLogger(__name__)

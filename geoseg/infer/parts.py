@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from geoseg.errors import OutputError
 from geoseg.io.cog import write_bytes
-from geoseg.io.vrt import files_of_vrt
 from geoseg.tiling import Block
 
 FORMAT = 2
 JOB = "job.json"
 NOTES = "notes.json"
 STALE = (".aux.xml", ".ovr")  # what GDAL keeps beside a raster
-BESIDE = (*STALE, ".msk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,38 +290,3 @@ def write_text(path: Path, text: str) -> Path:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     return temporary.replace(path)
-
-
-def paths_in(source: Any) -> list[str]:
-    """Paths and addresses that a source reads, in order: the `path` of it and of all sources within it."""
-    if isinstance(source, Sequence) and not isinstance(source, str):
-        return _unique(path for member in source for path in paths_in(member))
-    if not is_dataclass(source):
-        return []
-    values = {item.name: getattr(source, item.name) for item in fields(source)}
-    own = [str(values["path"])] if isinstance(values.get("path"), str | Path) else []
-    return _unique([*own, *(path for value in values.values() for path in paths_in(value))])
-
-
-def files_in(source: Any) -> list[str]:
-    """What `paths_in` finds, the files that VRTs among them name, and what GDAL reads beside a raster."""
-    paths = paths_in(source)
-    paths += [str(named) for path in paths for named in files_of_vrt(Path(path))]
-    beside_them = [path + ending for path in paths for ending in BESIDE]
-    return _unique([*paths, *(path for path in beside_them if Path(path).exists())])
-
-
-def _unique(paths: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(paths))
-
-
-def file_stamps(paths: Iterable[str]) -> dict[str, list[int] | None]:
-    """Size and time of change (ns) of each path; None for what is no local file."""
-    stamps: dict[str, list[int] | None] = {}
-    for path in paths:
-        try:
-            stat = Path(path).stat()
-            stamps[path] = [stat.st_size, stat.st_mtime_ns]
-        except (OSError, ValueError):
-            stamps[path] = None
-    return stamps

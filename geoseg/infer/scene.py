@@ -18,7 +18,7 @@ from geoseg.infer.job import Job, PredictResult, Progress, check_names, check_ou
 from geoseg.infer.layers import chosen_layers
 from geoseg.infer.memory import resident_bytes
 from geoseg.infer.options import PredictOptions, TrainedModel
-from geoseg.infer.parts import Outputs, Plan, files_in, folder_of
+from geoseg.infer.parts import Outputs, Plan, folder_of
 from geoseg.infer.plan import FIXED_BYTES, LIBRARIES_BYTES, buffer_bytes, cells_for
 from geoseg.infer.reading import Piece, read_piece
 from geoseg.infer.scale import SAME_GSD, Lattice, lattice_for, match_scene, scale_for
@@ -26,6 +26,7 @@ from geoseg.infer.seams import check_seams
 from geoseg.io.combine import Mosaic, pick
 from geoseg.io.dates import newest_first
 from geoseg.io.regions import open_area
+from geoseg.io.stamps import files_in
 
 if TYPE_CHECKING:
     from geoseg.io.protocol import Source

@@ -12,7 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geoseg.data.patches import TRAINING, SceneArrays
+from geoseg.data.scene import TRAINING, SceneArrays
 from geoseg.legend import Legend
 from geoseg.raster import Raster
 

@@ -11,7 +11,7 @@ import torch
 from affine import Affine
 
 from geoseg.data.datamodule import SceneDataModule, counts_by_name
-from geoseg.data.patches import IGNORE_INDEX, TRAINING, VALIDATION
+from geoseg.data.scene import IGNORE_INDEX, TRAINING, VALIDATION
 from geoseg.data.splits import SplitOptions
 from geoseg.errors import BandError, InputError, LegendError, MissingInputError
 

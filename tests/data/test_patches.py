@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg.data import patches
-from geoseg.data.patches import IGNORE_INDEX, TRAINING, VALIDATION, decode_scene, gather_patches, kept_dtype
+from geoseg.data.patches import decode_scene, gather_patches, kept_dtype
+from geoseg.data.scene import IGNORE_INDEX, TRAINING, VALIDATION
 from geoseg.errors import InputError, OutputError
 from geoseg.io.grids import crop
 from geoseg.tiling import Window

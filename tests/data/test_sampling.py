@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from geoseg.data import sampling
-from geoseg.data.patches import IGNORE_INDEX, TRAINING, VALIDATION
 from geoseg.data.sampling import ClassIndex, PatchBatches, PatchSampler, place_windows, validation_windows
+from geoseg.data.scene import IGNORE_INDEX, TRAINING, VALIDATION
 from geoseg.data.statistics import class_pixels
 from geoseg.errors import InputError
 

@@ -9,7 +9,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from scipy.spatial import cKDTree
 
-from geoseg.data.patches import OUTSIDE, TRAINING, VALIDATION
+from geoseg.data.scene import OUTSIDE, TRAINING, VALIDATION
 from geoseg.data.splits import SplitOptions, choose_units, split_scenes
 from geoseg.errors import InputError
 

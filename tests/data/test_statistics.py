@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.data import patches
-from geoseg.data.patches import TRAINING, VALIDATION
+from geoseg.data.scene import TRAINING, VALIDATION
 from geoseg.data.statistics import BandStats, class_pixels, training_statistics
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from geoseg.errors import OutputError
-from geoseg.infer.parts import JobFolder, Outputs, Plan, file_stamps, files_in, folder_of, is_complete, paths_in
+from geoseg.infer.parts import JobFolder, Outputs, Plan, folder_of, is_complete
 from geoseg.io.combine import BandStack, Mosaic
 from geoseg.io.gdal import GdalSource
+from geoseg.io.stamps import file_stamps, files_in, paths_in
 from geoseg.tiling import Block, Window
 
 BLOCK = Block(7, Window(0, 0, 5, 5), 0)
