@@ -1,3 +1,4 @@
+from .band_sets import with_bands as with_bands
 from .cog import write_cog as write_cog
 from .dates import acquired as acquired
 from .dates import newest_first as newest_first
@@ -9,6 +10,8 @@ from .labels import read_legend as read_legend
 from .legends import raster_legend as raster_legend
 from .legends import unlabelled_codes as unlabelled_codes
 from .regions import region_mask as region_mask
+from .soft_labels import open_soft_labels as open_soft_labels
 from .sources import Source as Source
 from .sources import SourceSpec as SourceSpec
 from .sources import open_source as open_source
+from .xarray_source import to_xarray as to_xarray

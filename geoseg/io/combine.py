@@ -83,7 +83,10 @@ def pick(source: Source, positions: Sequence[int], names: Sequence[str]) -> Sour
     if isinstance(source, GdalSource):
         chosen = replace(source, chosen=tuple(source.facts.bands[i].number for i in positions))
         return chosen if tuple(names) == chosen.bands else Picked(chosen, tuple(range(len(names))), tuple(names))
-    return Picked(source, tuple(positions), tuple(names))
+    # Sources around others, such as masked ones, know for themselves how to leave bands out.
+    own = getattr(source, "picked", None)
+    found: Source = Picked(source, tuple(positions), tuple(names)) if own is None else own(positions, names)
+    return found
 
 
 def _pick_member(member: Source, bands: Sequence[str], positions: Sequence[int]) -> Source:

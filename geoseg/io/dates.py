@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from geoseg.errors import InputError
-from geoseg.io.combine import BandStack, Mosaic, Picked
 from geoseg.io.gdal import GdalSource, instant
 from geoseg.io.handles import dataset, gdal
 from geoseg.io.protocol import Source
+from geoseg.io.xarray_source import XarraySource
 
 YEARS = range(1970, 2101)
 """Years that a number in a file's name may stand for."""
@@ -24,9 +25,10 @@ _IN_NAME = re.compile(r"(?<!\d)(\d{4})(-?)(\d{2})\2(\d{2})(?:T(\d{2})(\d{2})(\d{
 def acquired(source: Source) -> datetime | None:
     """When the pixels of `source` were taken, in UTC; None where nothing says so.
 
-    The user's `date` comes first, then what the file says of the acquisition, then the first date in the file's name
-    (`20210527T112111`, `20210527` or `2021-05-27` between other characters than digits), and last the file's TIFF
-    time stamp, which may be when it was processed. What has no zone is UTC. Of several files it is the latest date.
+    The user's `date` comes first, then what the file says of the acquisition (or the time of a cube), then the first
+    date in the file's name (`20210527T112111`, `20210527` or `2021-05-27` between other characters than digits), and
+    last the file's TIFF time stamp, which may be when it was processed. What has no zone is UTC. Of several files it is
+    the latest date.
 
     Raises:
         MissingInputError: A file is not there.
@@ -34,11 +36,10 @@ def acquired(source: Source) -> datetime | None:
     """
     if isinstance(source, GdalSource):
         return _of_file(source)
-    if isinstance(source, Picked):
-        return acquired(source.source)
-    if isinstance(source, BandStack | Mosaic):
-        return max((date for member in source.members if (date := acquired(member)) is not None), default=None)
-    return None
+    if isinstance(source, XarraySource):
+        return instant(source.taken) if source.taken else None
+    dates = [date for within in _within(source) if (date := acquired(within)) is not None]
+    return max(dates, default=None)
 
 
 def newest_first(members: Sequence[Source]) -> list[Source]:
@@ -104,9 +105,12 @@ def _name(source: Source) -> str:
     """What a message calls a source."""
     if isinstance(source, GdalSource):
         return source.path
-    if isinstance(source, Picked):
-        return _name(source.source)
-    if isinstance(source, BandStack | Mosaic):
-        others = len(source.members) - 1
-        return _name(source.members[0]) + (f" (and {others} beside it)" if others else "")
-    return f"a {type(source).__name__}"
+    within = _within(source)
+    if not within:
+        return f"a {type(source).__name__}"
+    return _name(within[0]) + (f" (and {len(within) - 1} beside it)" if len(within) > 1 else "")
+
+
+def _within(source: Any) -> list[Source]:
+    """The sources that a source is made of: that of picked or masked bands, those of stacks, mosaics and series."""
+    return [source.source] if hasattr(source, "source") else list(getattr(source, "members", ()))

@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 
 from geoseg.errors import GridError
+from geoseg.io.kernels import interpolate_nodes
 from geoseg.tiling import Window
 
 if TYPE_CHECKING:
@@ -306,24 +307,17 @@ class PixelMap:
         """Rows and columns on the grid of the pixel centres of `window`; NaN where they have no place there."""
         rows = np.arange(window.row_off, window.row_stop, dtype=np.float64) + np.float64(0.5)
         cols = np.arange(window.col_off, window.col_stop, dtype=np.float64) + np.float64(0.5)
-        found = [self._between(nodes, rows, cols) for nodes in (self.row, self.col)]
+        cell_row, cell_col = self._cell(rows, self.node_rows), self._cell(cols, self.node_cols)
+        down = (rows - self.node_rows[cell_row]) / NODE_PX
+        across = (cols - self.node_cols[cell_col]) / NODE_PX
+        found = [
+            interpolate_nodes(nodes, cell_row, cell_col, down, across, STEPS_PER_PX) for nodes in (self.row, self.col)
+        ]
         self._mend(found, rows, cols)
-        return np.round(found[0] * STEPS_PER_PX) / STEPS_PER_PX, np.round(found[1] * STEPS_PER_PX) / STEPS_PER_PX
+        return found[0], found[1]
 
     def _cell(self, positions: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.intp]:
         return np.asarray(np.floor_divide(positions - nodes[0], NODE_PX), dtype=np.intp)
-
-    def _between(
-        self, nodes: NDArray[np.float64], rows: NDArray[np.float64], cols: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """`nodes` interpolated, first along columns and then along rows."""
-        cell_row, cell_col = self._cell(rows, self.node_rows), self._cell(cols, self.node_cols)
-        down = ((rows - self.node_rows[cell_row]) / NODE_PX)[:, None]
-        across = ((cols - self.node_cols[cell_col]) / NODE_PX)[None, :]
-        with np.errstate(invalid="ignore"):
-            wide = nodes[:, cell_col] * (1 - across) + nodes[:, cell_col + 1] * across
-            found: NDArray[np.float64] = wide[cell_row] * (1 - down) + wide[cell_row + 1] * down
-        return found
 
     def _mend(self, found: list[NDArray[np.float64]], rows: NDArray[np.float64], cols: NDArray[np.float64]) -> None:
         """Transform the pixels of curved cells one by one, in place."""
@@ -334,7 +328,7 @@ class PixelMap:
         at_row, at_col = np.nonzero(wrong)
         row, col = to_pixels(rows[at_row], cols[at_col], self.geobox, self.grid)
         for whole, exact in zip(found, (row, col), strict=True):
-            whole[wrong] = exact
+            whole[wrong] = np.round(exact * STEPS_PER_PX) / STEPS_PER_PX
 
 
 def grids_meet(grid: GeoBox, geobox: GeoBox) -> bool:

@@ -1,7 +1,7 @@
 """Labels: rasters of class codes and polygons with a class, read onto any grid as class ids.
 
 A label source is a Source with the one band `label`. Where nobody labelled anything it is invalid, never background,
-unless the user names a background class.
+unless the user names a background class. Several of them lie on top of each other, the first winning.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError, InputError, LegendError
+from geoseg.io.label_colors import read_by_colors
+from geoseg.io.label_layers import are_layers, as_mapping, open_layers
 from geoseg.io.label_sources import LabelRaster, LabelSource, LabelVector, class_ids, is_text, known, names_in
 from geoseg.io.legends import legend_of_codes, raster_legend, read_legend, unlabelled_codes, whole_numbers
 from geoseg.io.polygons import PolygonFile, is_vector
 from geoseg.io.protocol import Source
+from geoseg.io.soft_labels import open_soft_labels
 from geoseg.io.sources import SourceSpec, open_source
 from geoseg.legend import Legend, LegendClass, default_color
 
 __all__ = ["LabelRaster", "LabelSource", "LabelSpec", "LabelVector", "check_overlap", "open_labels", "read_legend"]
 
 LabelSpec = SourceSpec | Source
-"""A raster source, the path of a vector file, or either in a mapping with the options below beside it."""
+"""A raster source, the path of a vector file, or either in a mapping with the options below beside it; or several."""
 
 BOTH = ("path", "legend", "background", "ignore", "crs")
+OF_LABELS = ("legend", "background", "ignore", "colors", "tolerance")
 VECTOR_ONLY = ("column", "name_column", "value", "layer", "all_touched")
 
 
@@ -45,13 +49,21 @@ def open_labels(
             - a raster, as `geoseg.io.sources.open_source` takes it: one band of class codes;
             - the path of a vector file with polygons; where they overlap, the later one in the file wins (FlatGeobuf
               sorts by place when it is written);
+            - a label source, which is passed on;
             - a mapping `{path: P}`, or with `stack` or `mosaic` for rasters, with options beside it. For both kinds:
               `legend` (what the codes in this file mean), `background` (class of what nobody labelled), `ignore`
               (codes or names that are no class), `crs`. For vectors: `column` (class names or integer codes),
               `name_column` (names of the codes in `column`), `value` (one class for all polygons), `layer`,
-              `all_touched` (also pixels whose centre lies outside). For rasters: what a source takes.
+              `all_touched` (also pixels whose centre lies outside). For rasters: what a source takes, and where classes
+              are drawn in colours `colors` (`{"#ffffff": road, "#000000": null}`) and `tolerance`, as
+              `geoseg.io.label_colors.read_by_colors` has them;
+            - a list with a vector, a label source or a mapping with such options in it, or `{layers: [...]}`: of each
+              pixel the first that labels it, see `geoseg.io.label_layers.open_layers`. A list of plain rasters is a
+              mosaic;
+            - a mapping `{soft: ...}`: shares of classes, see `geoseg.io.soft_labels.open_soft_labels`, of which the
+              largest counts.
         legend: The classes wanted. A file's own `legend` is then matched to it by name. Without either it is found:
-            see `read_legend` for rasters; from the column for vectors.
+            see `read_legend` for rasters; from the column for vectors; of several the classes of all, by name.
         column: As in the mapping.
         background: As in the mapping. A new name becomes a class of its own where the legend is found in the labels.
 
@@ -62,12 +74,33 @@ def open_labels(
         GridError: Polygons have no CRS.
         LegendError: A class is not in the legend.
     """
-    options: dict[str, Any] = dict(spec) if isinstance(spec, Mapping) else {"path": spec}
-    options |= {key: given for key, given in (("column", column), ("background", background)) if given is not None}
+    if isinstance(spec, LabelSource):
+        return _passed_on(spec, legend)
+    beside = {key: given for key, given in (("column", column), ("background", background)) if given is not None}
+    if are_layers(spec):
+        layers = open_layers({**as_mapping(spec), **beside}, legend=legend, open_one=open_labels)
+        return layers, layers.legend
+    options: dict[str, Any] = (dict(spec) if isinstance(spec, Mapping) else {"path": spec}) | beside
     path = options.get("path")
+    if "soft" in options:
+        soft, wanted = open_soft_labels(options, legend=legend)
+        return soft.hard, wanted
     if isinstance(path, str | Path) and is_vector(str(path)):
         return _open_vector(str(path), options, legend)
     return _open_raster(options, legend)
+
+
+def _passed_on(labels: LabelSource, legend: Legend | None) -> tuple[LabelSource, Legend]:
+    """The labels as they are, or under the legend wanted, whose classes have the same names.
+
+    Raises:
+        LegendError: The labels have a class whose name the legend lacks.
+    """
+    own = labels.legend
+    if legend is None or legend == own:
+        return labels, own
+    coding = Legend(tuple(replace(legend.by_name(item.name), codes=(item.id,)) for item in own.classes), own.ignore)
+    return LabelRaster(labels, legend, coding), legend
 
 
 def check_overlap(labels: LabelSource, geobox: GeoBox, *, name: object = "the labels") -> None:
@@ -87,9 +120,9 @@ def _open_raster(options: dict[str, Any], legend: Legend | None) -> tuple[LabelS
     stray = [key for key in VECTOR_ONLY if options.get(key) is not None]
     if stray:
         raise InputError(f"labels from a raster have no option {', '.join(stray)}; it is for vector files")
-    source = _nearest(options)
-    ignored = tuple(_integers(options.get("ignore")))
     own = None if options.get("legend") is None else read_legend(options["legend"])
+    source, own = _codes(options, own, legend)
+    ignored = tuple(_integers(options.get("ignore")))
     if own is None and legend is None:
         own = raster_legend(source, ignore=ignored)
     wanted, coding = _matched(own, legend)
@@ -100,14 +133,36 @@ def _open_raster(options: dict[str, Any], legend: Legend | None) -> tuple[LabelS
     return labels, wanted
 
 
+def _codes(options: dict[str, Any], own: Legend | None, legend: Legend | None) -> tuple[Source, Legend | None]:
+    """The source of codes, and the legend of the file where it has one."""
+    table, tolerance = options.get("colors"), options.get("tolerance")
+    if table is None:
+        if tolerance is not None:
+            raise InputError("tolerance says how far colours may be off, and goes with colors: {...}")
+        return _one_band(_nearest(options)), own
+    # Ids in the table are those of the legend wanted, where the file has none of its own.
+    by_id = isinstance(table, Mapping) and any(isinstance(value, int) for value in table.values())
+    given = own or (legend if by_id else None)
+    return read_by_colors(_nearest(options), table, legend=given, tolerance=0 if tolerance is None else tolerance)
+
+
 def _nearest(options: dict[str, Any]) -> Source:
-    """The source of codes, read by nearest neighbour; one that is already open stays as it is."""
-    spec = {key: value for key, value in options.items() if key not in ("legend", "background", "ignore")}
+    """The raster, read by nearest neighbour; one that is already open stays as it is."""
+    spec = {key: value for key, value in options.items() if key not in OF_LABELS}
     inner = spec.get("path")
-    source = inner if isinstance(inner, Source) else open_source({"resampling": "nearest", **spec})
+    return inner if isinstance(inner, Source) else open_source({"resampling": "nearest", **spec})
+
+
+def _one_band(source: Source) -> Source:
+    """`source`, which has one band.
+
+    Raises:
+        BandError: It has more.
+    """
     if len(source.bands) != 1:
         raise BandError(
-            f"labels need one band, the raster has [{', '.join(source.bands)}]; choose with {{path: ..., select: [1]}}"
+            f"labels need one band, the raster has [{', '.join(source.bands)}]; choose with {{path: ..., select: [1]}} "
+            "or say what colours mean with colors: {...}"
         )
     return source
 

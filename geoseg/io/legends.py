@@ -20,10 +20,11 @@ from odc.geo.geobox import GeoBox
 from geoseg.errors import LegendError, MissingInputError, ReadError
 from geoseg.io.cog import LEGEND_TAG
 from geoseg.io.grids import crop
-from geoseg.io.handles import GDAL_ERRORS, dataset, gdal, one_line
+from geoseg.io.handles import GDAL_ERRORS, dataset, gdal, one_line, unplaced_is_fine
 from geoseg.io.pam import BandNotes, band_notes
 from geoseg.io.protocol import Source
 from geoseg.io.sources import open_source
+from geoseg.io.xarray_source import XarraySource
 from geoseg.legend import Legend, LegendClass, default_color
 from geoseg.tiling import Window
 
@@ -76,7 +77,7 @@ def raster_legend(source: Source, *, ignore: Iterable[int] = (), values: Iterabl
         LegendError: The raster has no class, or its values are no class codes.
     """
     path, left_out = _first_path(source), set(ignore)
-    notes, written, nodata = (BandNotes(), None, None) if path is None else _file_says(path, _band_of(source))
+    notes, written, nodata = _source_says(source)
     given = getattr(source, "nodata", None)
     nodata = nodata if given is None else given
     empty = None if nodata is None or not np.isfinite(nodata) or nodata != int(nodata) else int(nodata)
@@ -97,10 +98,7 @@ def raster_legend(source: Source, *, ignore: Iterable[int] = (), values: Iterabl
 
 def unlabelled_codes(source: Source) -> frozenset[int]:
     """Codes that the raster itself calls unclassified, unlabelled or no data."""
-    path = _first_path(source)
-    if path is None:
-        return frozenset()
-    notes, written, _ = _file_says(path, _band_of(source))
+    notes, written, _ = _source_says(source)
     if written is not None:
         return frozenset()
     return frozenset(code for code, name in notes.names.items() if UNLABELLED.fullmatch(name))
@@ -216,6 +214,14 @@ def _band_of(source: Any) -> int:
     return int(facts.bands[0].index) if facts is not None and facts.bands else 1
 
 
+def _source_says(source: Source) -> tuple[BandNotes, Legend | None, float | None]:
+    """What a source's file, or a cube's flags, say of its values, as `_file_says` has it."""
+    if isinstance(source, XarraySource):
+        return BandNotes(names=source.cube.flags), None, next(iter(source.cube.pieces[0].nodata), None)
+    path = _first_path(source)
+    return (BandNotes(), None, None) if path is None else _file_says(path, _band_of(source))
+
+
 def _file_says(path: str, band: int) -> tuple[BandNotes, Legend | None, float | None]:
     """What a raster says of its values, the legend that geoseg wrote into it, and its nodata."""
     with gdal(path):
@@ -242,7 +248,7 @@ def _notes(path: str, band: int) -> BandNotes:
     name = f"/vsimem/{uuid.uuid4().hex}.vrt"
     try:
         rasterio.shutil.copy(path, name, driver="VRT")
-        with rasterio.open(name) as virtual:
+        with unplaced_is_fine(), rasterio.open(name) as virtual:
             text = virtual.tags(ns="xml:VRT")["xml:VRT"]
     except (*GDAL_ERRORS, KeyError) as error:
         logger.info("%s: class names and colours cannot be read (%s)", path, one_line(error))

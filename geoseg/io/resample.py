@@ -15,6 +15,7 @@ import numpy as np
 
 from geoseg.errors import InputError
 from geoseg.io.grids import Lattice, PixelMap, aligned, require_crs, shrink
+from geoseg.io.kernels import span_inside, take_nearest
 from geoseg.tiling import Window
 
 if TYPE_CHECKING:
@@ -109,15 +110,13 @@ def thin_mode(patch: Patch, factors: tuple[int, int]) -> Patch:
 
 def sample_nearest(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64]) -> Patch:
     """The pixels under the points `row, col`; points outside are invalid."""
-    rows, cols = patch.valid.shape
-    with np.errstate(invalid="ignore"):
-        inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
-    at_row = np.where(inside, row, 0).astype(np.intp)
-    at_col = np.where(inside, col, 0).astype(np.intp)
-    pixels = patch.pixels[:, at_row, at_col]
-    if not inside.all():
-        pixels[:, ~inside] = 0
-    return Patch(pixels, inside & patch.valid[at_row, at_col])
+    found = Patch.empty(len(patch.pixels), row.shape, patch.pixels.dtype)
+    bits = np.dtype(f"u{patch.pixels.itemsize}")  # what is only moved needs no other dtype
+    out = found.pixels.view(bits).reshape(len(patch.pixels), row.size)
+    take_nearest(
+        np.ascontiguousarray(patch.pixels).view(bits), patch.valid, row.ravel(), col.ravel(), out, found.valid.ravel()
+    )
+    return found
 
 
 def linear_weights(offset: NDArray[Any]) -> list[NDArray[Any]]:
@@ -284,14 +283,13 @@ class Job:
     def _needed(self, row: NDArray[np.float64], col: NDArray[np.float64]) -> Lattice | None:
         """The thinned pixels of the grid that the points `row, col` need; None where no point is on the grid."""
         rows, cols = self.pixel_map.grid.shape
-        with np.errstate(invalid="ignore"):
-            inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
-        if not inside.any():
+        top, bottom, left, right = span_inside(row.ravel(), col.ravel(), rows, cols)
+        if top > bottom:
             return None
         spans = []
-        for at, size, factor in ((row, rows, self.factors[0]), (col, cols, self.factors[1])):
-            first = max(0, floor(at[inside].min() / factor) - MARGIN_PX)
-            stop = min(-(-size // factor), floor(at[inside].max() / factor) + MARGIN_PX + 1)
+        for low, high, size, factor in ((top, bottom, rows, self.factors[0]), (left, right, cols, self.factors[1])):
+            first = max(0, floor(low / factor) - MARGIN_PX)
+            stop = min(-(-size // factor), floor(high / factor) + MARGIN_PX + 1)
             spans.append((first * factor, stop - first))
         return Lattice(spans[0][0], spans[1][0], spans[0][1], spans[1][1], self.factors)
 

@@ -124,9 +124,9 @@ def test_a_wrong_number_of_names_is_told(scene, kind, bands):
     [
         (
             {"path": "S", "resample": "nearest"},
-            "no option resample; known are path, stack, mosaic, stac, bands, select, nodata",
+            "no option resample; known are path, stack, mosaic, stac, dates, zarr, bands, select, mask, nodata",
         ),
-        ({"path": "S", "stack": ["S"]}, "needs one of path, stack, mosaic, stac, got path, stack"),
+        ({"path": "S", "stack": ["S"]}, "needs one of path, stack, mosaic, stac, dates, zarr, got path, stack"),
         ({"bands": ["a"]}, "got none of them"),
         ({"path": "S", "resampling": "closest"}, "'closest' is unknown; known are nearest, bilinear"),
         ({"path": "S", "nodata": "none"}, "nodata must be a number"),

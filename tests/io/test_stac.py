@@ -463,7 +463,7 @@ def test_items_without_imagery_or_with_other_bands_are_told(catalogue, scene, tm
         ({"max_cloud_percent": True}, "max_cloud_percent must be a number from 0 to 100"),
         ({"max_cloud_percent": "20"}, "max_cloud_percent must be a number from 0 to 100"),
         ({"cloud": 3}, "a source has no option cloud; known are"),
-        ({"path": "x.tif"}, "needs one of path, stack, mosaic, stac, got path, stac"),
+        ({"path": "x.tif"}, "needs one of path, stack, mosaic, stac, dates, zarr, got path, stac"),
     ],
 )
 def test_options_that_make_no_sense_are_told(catalogue, options, message):

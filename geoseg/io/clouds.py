@@ -1,0 +1,187 @@
+"""Cloud and shadow masks: what a mask hides, or says nothing of, is not valid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from geoseg.errors import BandError
+from geoseg.io.combine import BandStack, Mosaic, Picked, pick
+from geoseg.io.gdal import GdalSource
+from geoseg.io.grids import aligned, crop, shrink
+from geoseg.io.mask_rules import MASKS, MaskRule, MaskSpec, rule_of
+from geoseg.io.protocol import Source
+from geoseg.io.xarray_source import XarraySource
+from geoseg.raster import Raster
+from geoseg.tiling import Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NO_NODATA = 1e30
+"""A nodata value that no code has."""
+
+
+@dataclass(frozen=True)
+class Masked:
+    """An image whose pixels are valid only where a mask says so.
+
+    Attributes:
+        source: The image.
+        mask: One band of codes, on any grid; where it has no value, the image is not valid.
+        rule: Which codes hide the ground.
+    """
+
+    source: Source
+    mask: Source
+    rule: MaskRule
+
+    @property
+    def geobox(self) -> GeoBox:
+        """The image's grid."""
+        return self.source.geobox
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The image's bands."""
+        return self.source.bands
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The image's dtype."""
+        return self.source.dtype
+
+    def read(self, geobox: GeoBox) -> Raster:
+        """The image on `geobox`, valid where it is and nothing is hidden.
+
+        Raises:
+            ReadError: A file cannot be read there.
+            GridError: One of the grids has no CRS and they are not one grid.
+        """
+        found = self.source.read(geobox)
+        valid = found.valid & self.clear(geobox) if found.valid.any() else found.valid
+        return Raster(found.pixels, valid, geobox, found.bands)
+
+    def clear(self, geobox: GeoBox) -> NDArray[np.bool_]:
+        """Where the mask says that the ground is seen, `(row, col)`."""
+        high, wide = self._radii(geobox)
+        rows, cols = geobox.shape
+        # What is hidden just outside the window may grow into it.
+        around = self.mask.read(crop(geobox, Window(-high, -wide, rows + 2 * high, cols + 2 * wide)))
+        codes, inner = around.pixels[0], (slice(high, high + rows), slice(wide, wide + cols))
+        said = around.valid & ~self.rule.is_fill(codes)
+        hidden = grown(said & self.rule.hidden(codes), (high, wide))
+        return np.asarray(said[inner] & ~hidden[inner])
+
+    def picked(self, positions: Sequence[int], names: Sequence[str]) -> Source:
+        """Some bands of the image, masked all the same; bands left out are not read."""
+        return replace(self, source=pick_bands(self.source, positions, names))
+
+    def _radii(self, geobox: GeoBox) -> tuple[int, int]:
+        """Rows and columns of `geobox` that the mask grows by; the same for every window of a grid."""
+        if not self.rule.grow_px:
+            return 0, 0
+        lattice = aligned(self.geobox, geobox) if geobox.crs is None else None
+        steps = shrink(self.geobox, geobox) if lattice is None else lattice.factors
+        return tuple(max(1, ceil(self.rule.grow_px / step - 1e-6)) for step in steps)  # type: ignore[return-value]
+
+
+def grown(hidden: NDArray[np.bool_], radii: tuple[int, int]) -> NDArray[np.bool_]:
+    """`hidden` and all within an ellipse of that many rows and columns around it, same shape."""
+    if not any(radii) or not hidden.any():
+        return hidden
+    from scipy.ndimage import distance_transform_edt
+
+    far = distance_transform_edt(~hidden, sampling=(1 / radii[0], 1 / radii[1]))
+    return np.asarray(far <= 1 + 1e-6)
+
+
+def masked_by_band(source: Source, spec: MaskSpec, *, chosen: Sequence[int] | None = None) -> Masked:
+    """`source` masked by one of its bands, which is no image band any more.
+
+    Args:
+        source: The image, the mask among its bands.
+        spec: Names the band.
+        chosen: Positions of the image bands wanted; None takes all.
+
+    Raises:
+        BandError: There is no such band, or no other.
+        InputError: Nothing says what its values mean.
+    """
+    lowered = [name.lower() for name in source.bands]
+    wanted = str(spec.band).lower()
+    if lowered.count(wanted) != 1:
+        raise BandError(
+            f"mask: band {spec.band} is not one of the bands [{', '.join(source.bands)}]; name one of them, or a file "
+            "with mask: {path: ...}"
+        )
+    place = lowered.index(wanted)
+    image = [i for i in (range(len(lowered)) if chosen is None else chosen) if i != place]
+    if not image:
+        raise BandError(
+            f"mask: beside band {spec.band} no image band is left; choose more of [{', '.join(source.bands)}]"
+        )
+    mask = pick_bands(source, [place], [source.bands[place]])
+    return masked(pick_bands(source, image, [source.bands[i] for i in image]), mask, spec)
+
+
+def masked(source: Source, mask: Source, spec: MaskSpec) -> Masked:
+    """`source` masked by `mask`.
+
+    Raises:
+        BandError: The mask has more than one band.
+        InputError: Nothing says what its values mean.
+    """
+    if len(mask.bands) != 1:
+        raise BandError(
+            f"a mask needs one band, this has [{', '.join(mask.bands)}]; choose with mask: {{path: ..., select: [1]}}"
+        )
+    rule = rule_of(spec, mask)
+    # What the user says of the mask's own nodata holds; of an image band it was said for the image.
+    told = isinstance(spec.place, Mapping) and spec.place.get("nodata") is not None
+    return Masked(source, by_nearest(mask, codes=range(0) if told else MASKS[rule.kind].meant), rule)
+
+
+def pick_bands(source: Source, positions: Sequence[int], names: Sequence[str]) -> Source:
+    """`pick`, also within sources that know for themselves how to leave bands out, by a method `picked`."""
+    own = getattr(source, "picked", None)
+    if own is None or (tuple(names) == source.bands and list(positions) == list(range(len(source.bands)))):
+        return pick(source, positions, names)
+    found: Source = own(positions, names)
+    return found
+
+
+def by_nearest(source: Source, *, codes: range | None = None) -> Source:
+    """`source` read by nearest neighbour.
+
+    Args:
+        source: What is read. Sources of other packages are read as they are.
+        codes: Its values are codes: they are not scaled, and what a file calls nodata is passed over where it is one of
+            these codes. A file of many bands often has one nodata for all, and 0 may be clear land in its mask.
+    """
+    if isinstance(source, GdalSource):
+        return _file_by_nearest(source, codes)
+    if isinstance(source, XarraySource):
+        return source.nearest(codes)
+    inner = partial(by_nearest, codes=codes)
+    if isinstance(source, Mosaic):
+        return replace(source, members=tuple(map(inner, source.members)), resampling="nearest")
+    if isinstance(source, BandStack):
+        return replace(source, members=tuple(map(inner, source.members)), grid=source.geobox)
+    if isinstance(source, Picked | Masked):
+        return replace(source, source=inner(source.source))
+    return source
+
+
+def _file_by_nearest(source: GdalSource, codes: range | None) -> GdalSource:
+    found = replace(source, resampling="nearest")
+    if codes is None:
+        return found
+    meant = any(band.nodata is not None and band.nodata in codes for band in source.facts.bands)
+    return replace(found, scale=1.0, offset=0.0, nodata=NO_NODATA if meant else source.nodata)
