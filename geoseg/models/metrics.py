@@ -41,6 +41,16 @@ class Scores:
         return np.asarray(_over(hits, self.matrix.sum(0) + self.matrix.sum(1) - hits))
 
     @property
+    def precision(self) -> NDArray[np.float64]:
+        """Share of the pixels mapped as each class that are it (user's accuracy)."""
+        return np.asarray(_over(np.diag(self.matrix), self.matrix.sum(0)))
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """Share of the pixels of each class that are mapped as it (producer's accuracy)."""
+        return np.asarray(_over(np.diag(self.matrix), self.matrix.sum(1)))
+
+    @property
     def f1(self) -> NDArray[np.float64]:
         """Harmonic mean of precision and recall of each class."""
         return np.asarray(_over(2 * np.diag(self.matrix), self.matrix.sum(0) + self.matrix.sum(1)))
@@ -56,6 +66,11 @@ class Scores:
         return _mean(self.f1)
 
     @property
+    def frequency_weighted_iou(self) -> float:
+        """Mean IoU with each class by its share of the labels (Long et al. 2015, section 5)."""
+        return float(_over(np.nansum(self.iou * self.matrix.sum(1)), self.matrix.sum()))
+
+    @property
     def score(self) -> float:
         """Mean of overall accuracy and mean IoU: neither common nor rare classes are forgotten."""
         return (self.overall_accuracy + self.mean_iou) / 2
@@ -63,13 +78,22 @@ class Scores:
     def to_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Plain values for JSON; classes by name, None for NaN."""
         by_class = {
-            name: {"iou": _plain(iou), "f1": _plain(f1), "pixels": int(count)}
-            for name, iou, f1, count in zip(names, self.iou, self.f1, self.matrix.sum(1), strict=True)
+            name: {
+                "iou": _plain(iou),
+                "f1": _plain(f1),
+                "precision": _plain(precision),
+                "recall": _plain(recall),
+                "pixels": int(count),
+            }
+            for name, iou, f1, precision, recall, count in zip(
+                names, self.iou, self.f1, self.precision, self.recall, self.matrix.sum(1), strict=True
+            )
         }
         return {
             "overall_accuracy": _plain(self.overall_accuracy),
             "mean_iou": _plain(self.mean_iou),
             "mean_f1": _plain(self.mean_f1),
+            "frequency_weighted_iou": _plain(self.frequency_weighted_iou),
             "score": _plain(self.score),
             "classes": by_class,
             "confusion": self.matrix.tolist(),

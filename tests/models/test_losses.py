@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from geoseg.errors import InputError
-from geoseg.models.losses import IGNORE_INDEX, LOSSES, SegmentationLoss, class_weights
+from geoseg.models.losses import IGNORE_INDEX, LOSSES, SegmentationLoss, class_weights, patch_losses
 
 
 def batch(seed: int = 0, classes: int = 4, share: float = 0.7):
@@ -93,7 +93,17 @@ def test_parts_are_summed_with_their_weights():
 
 
 @pytest.mark.parametrize(
-    ("parts", "words"), [({"jaccard": 1.0}, "known are ce, dice"), ({"ce": 0.0}, "above 0"), ({}, "above 0")]
+    ("parts", "words"),
+    [
+        ({"jacard": 1.0}, "known are ce, focal, .*; near it is jaccard"),
+        ({"ce": 0.0}, "above 0"),
+        ({}, "above 0"),
+        ({"ce": -1.0}, "from 0 on"),
+        ({"focal": {"gama": 1}}, "no option gama; it has weight, gamma"),
+        ({"gce": {"q": 0}}, "q of loss gce is 0: needed is"),
+        ({"boundary": {"reach_px": 4}}, "odd"),
+        ({"ce": "much"}, "needed is a number"),
+    ],
 )
 def test_unknown_and_empty_losses_are_refused(parts, words):
     with pytest.raises(InputError, match=words):
@@ -128,3 +138,115 @@ def test_square_roots_and_unknown_weightings():
     assert weight[1] / weight[0] == pytest.approx(2)
     with pytest.raises(InputError, match="sqrt_inverse"):
         class_weights(np.array([1]), how="log")
+
+
+def one_hot(label, classes: int):
+    """Shares of 255 that say the same as `label`, and nonsense where there is none."""
+    shares = functional.one_hot(label.clamp(min=0), classes).permute(0, 3, 1, 2) * 255
+    return torch.where((label == IGNORE_INDEX).unsqueeze(1), 77, shares).to(torch.uint8)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", LOSSES)
+def test_soft_labels_of_one_class_are_plain_labels(name, smoothing):
+    logits, label = batch()
+    criterion = SegmentationLoss({name: 1.0}, weight=[1.0, 2.0, 0.5, 3.0], smoothing=smoothing)
+    torch.testing.assert_close(criterion(logits, label, one_hot(label, 4)), criterion(logits, label))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_soft_labels_leave_out_what_is_unlabelled(name):
+    logits, label = batch()
+    SegmentationLoss({name: 1.0}, weight=np.ones(4))(logits, label, one_hot(label, 4)).backward()
+    silent = (label == IGNORE_INDEX).unsqueeze(1).expand_as(logits)
+    assert not logits.grad[silent].any()
+    assert logits.grad[~silent].any()
+
+
+def test_soft_cross_entropy_is_torchs_with_probabilities():
+    logits, _ = batch()
+    shares = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1))
+    shares /= shares.sum(1, keepdim=True)
+    label = shares.argmax(1)
+    found = SegmentationLoss({"ce": 1.0}, weight=np.ones(4))(logits, label, shares * 1000)
+    torch.testing.assert_close(found, functional.cross_entropy(logits, shares))
+
+
+def test_each_patch_has_its_own_loss():
+    logits, label = batch()
+    label[1] = IGNORE_INDEX
+    found = patch_losses(logits.detach(), label)
+    torch.testing.assert_close(found[0], functional.cross_entropy(logits[:1], label[:1]).detach())
+    assert found[1] == 0
+
+
+def as_probabilities(*shares: float):
+    """Logits of pixels in a row with these probabilities of the first of two classes."""
+    first = torch.tensor(shares)
+    return torch.stack([first, 1 - first]).log().clamp(min=-50)[None, :, None, :]
+
+
+def test_overlap_losses_by_hand():
+    logits, label = as_probabilities(1.0, 0.5, 0.25, 0.5), torch.tensor([[[0, 0, 1, IGNORE_INDEX]]])
+    # First class: both 1.5, predicted 1.75, true 2; second: both 0.75, predicted 1.25, true 1.
+    jaccard = 1 - np.mean([2.5 / 3.25, 1.75 / 2.5])
+    assert loss("jaccard", logits, label).item() == pytest.approx(jaccard)
+    tversky = 1 - np.mean([2.0 / (1.5 + 0.2 * 0.25 + 0.8 * 0.5 + 0.5), 1.25 / (0.75 + 0.2 * 0.5 + 0.8 * 0.25 + 0.5)])
+    criterion = SegmentationLoss({"tversky": {"alpha": 0.2, "beta": 0.8}}, weight=np.ones(2))
+    assert criterion(logits, label).item() == pytest.approx(tversky)
+    even = SegmentationLoss({"tversky": {"alpha": 0.5, "beta": 0.5}}, weight=np.ones(2))
+    torch.testing.assert_close(even(logits, label), loss("dice", logits, label))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_lovasz_of_a_hard_map_is_one_minus_the_mean_iou(seed):
+    rng = np.random.default_rng(seed)
+    label, found = rng.integers(0, 3, (2, 1, 5, 5))
+    logits = torch.from_numpy(np.eye(3)[found]).permute(0, 3, 1, 2).float() * 100
+    ious = [
+        ((label == k) & (found == k)).sum() / ((label == k) | (found == k)).sum() for k in np.unique(label)
+    ]  # fmt: skip
+    assert loss("lovasz", logits, torch.from_numpy(label)).item() == pytest.approx(1 - np.mean(ious), abs=1e-5)
+
+
+def test_generalized_cross_entropy_lies_between_the_two_that_it_is_named_after():
+    logits, label = batch()
+    near = SegmentationLoss({"gce": {"q": 0.001}}, weight=np.ones(4))(logits, label)
+    torch.testing.assert_close(near, loss("ce", logits, label), rtol=2e-3, atol=0)
+    known = label != IGNORE_INDEX
+    chance = logits.softmax(1).gather(1, label.clamp(min=0).unsqueeze(1)).squeeze(1)[known]
+    far = SegmentationLoss({"gce": {"q": 1.0}}, weight=np.ones(4))(logits, label)
+    torch.testing.assert_close(far, (1 - chance).mean())
+
+
+def test_symmetric_cross_entropy_by_hand():
+    logits, label = as_probabilities(0.8, 0.5), torch.tensor([[[0, 1]]])
+    expected = 0.1 * np.mean([-np.log(0.8), -np.log(0.5)]) + np.mean([4 * 0.2, 4 * 0.5])
+    assert loss("sce", logits, label).item() == pytest.approx(expected)
+
+
+def test_the_hardest_pixels_are_those_of_the_highest_cross_entropy():
+    logits, label = batch()
+    each = functional.cross_entropy(logits, label, reduction="none")[label != IGNORE_INDEX].sort().values
+    found = SegmentationLoss({"ohem": {"share": 0.2}}, weight=np.ones(4))(logits, label)
+    torch.testing.assert_close(found, each[-round(0.2 * len(each)) :].mean())
+
+
+def test_a_border_is_met_within_reach_and_missed_beyond():
+    label = (torch.arange(40) >= 20).long().expand(1, 40, 40)
+
+    def border_loss(at: int) -> float:
+        found = (torch.arange(40) >= at).long()
+        logits = (functional.one_hot(found, 2).T.float() * 60 - 30)[None, :, None].expand(1, 2, 40, 40)
+        return loss("boundary", logits, label).item()
+
+    assert border_loss(20) == pytest.approx(0, abs=1e-3)
+    assert border_loss(21) == pytest.approx(0, abs=1e-3)
+    assert border_loss(30) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_edge_of_what_is_labelled_is_no_border():
+    label = torch.zeros(1, 20, 20, dtype=torch.int64)
+    label[:, :, 10:] = IGNORE_INDEX
+    assert loss("boundary", torch.randn(1, 2, 20, 20), label).item() == 0

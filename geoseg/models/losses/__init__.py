@@ -1,0 +1,17 @@
+"""Losses that honour what is unlabelled, and shares of classes: unlabelled pixels add nothing, whatever the loss."""
+
+from geoseg.models.losses.inputs import IGNORE_INDEX, LossInputs
+from geoseg.models.losses.pixelwise import patch_losses
+from geoseg.models.losses.total import LOSSES, SegmentationLoss, check_loss
+from geoseg.models.losses.weights import WEIGHTINGS, class_weights
+
+__all__ = [
+    "IGNORE_INDEX",
+    "LOSSES",
+    "WEIGHTINGS",
+    "LossInputs",
+    "SegmentationLoss",
+    "check_loss",
+    "class_weights",
+    "patch_losses",
+]
