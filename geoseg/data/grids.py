@@ -1,23 +1,28 @@
-"""Where a scene is trained: ground size of its pixels, its grid at another resolution, outlines of pixel masks."""
+"""Where a scene is trained: ground size of its pixels, its grid at another resolution, outlines of its parts."""
 
 from __future__ import annotations
 
 import json
-from math import hypot, isfinite
+from collections.abc import Sequence
+from math import hypot, isfinite, sqrt
 from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from pyproj import Geod, Transformer
+from pyproj import Geod
 from rasterio import features
 from rasterio.transform import Affine
 from shapely.geometry import shape
 
+from geoseg.data.scene import SceneArrays, windows_of
 from geoseg.errors import GridError, InputError
+from geoseg.io.grids import apply, transform
 
 WGS84 = Geod(ellps="WGS84")
+LONLAT = CRS("EPSG:4326")
 NOMINAL_TOLERANCE = 0.01  # a map projection's scale factor is no other resolution
 
 
@@ -33,8 +38,8 @@ def ground_gsd_m(geobox: GeoBox) -> tuple[float, float]:
     if geobox.crs is None:
         raise GridError("the scene has no CRS, so its pixels have no size on the ground; give crs: EPSG:... beside it")
     rows, cols = geobox.shape
-    ends = np.array([geobox.affine @ at for at in _steps(rows / 2, cols / 2)])
-    lon, lat = _degrees(geobox, ends[:, 0], ends[:, 1])
+    col, row = np.array(_steps(rows / 2, cols / 2)).T
+    lon, lat = lonlat_at(geobox, row, col)
     down, across = (WGS84.inv(lon[k], lat[k], lon[k + 1], lat[k + 1])[2] for k in (0, 2))
     if not (isfinite(down) and isfinite(across) and down > 0 and across > 0):
         raise GridError(f"the scene's centre lies outside the area of its CRS {geobox.crs}; check the scene's CRS")
@@ -43,12 +48,15 @@ def ground_gsd_m(geobox: GeoBox) -> tuple[float, float]:
     return _nominal(down, hypot(b, e) * unit_m), _nominal(across, hypot(a, d) * unit_m)
 
 
-def _degrees(geobox: GeoBox, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Longitude and latitude of coordinates in the grid's CRS."""
+def lonlat_at(geobox: GeoBox, row: NDArray[Any], col: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Longitude and latitude in degrees of places on a grid, pixel centres at halves; NaN where they have none.
+
+    Raises:
+        GridError: The grid has no CRS.
+    """
     if geobox.crs is None:
         raise GridError("the scene has no CRS, so its pixels have no place on the ground; give crs: EPSG:... beside it")
-    moved = Transformer.from_crs(geobox.crs.proj, "OGC:CRS84", always_xy=True).transform(x, y)
-    return np.asarray(moved[0]), np.asarray(moved[1])
+    return transform(*apply(geobox.affine, col, row), geobox.crs, LONLAT)
 
 
 def _steps(row: float, col: float) -> list[tuple[float, float]]:
@@ -87,34 +95,62 @@ def lonlat_mesh(geobox: GeoBox, *, nodes: int = 65) -> NDArray[np.float64]:
     """Longitude and latitude in degrees at nodes spread evenly over the grid's pixel centres, `(2, node, node)`."""
     rows, cols = geobox.shape
     col, row = np.meshgrid(np.linspace(0.5, cols - 0.5, nodes), np.linspace(0.5, rows - 0.5, nodes))
-    a, b, c, d, e, f = geobox.affine[:6]
-    return np.stack(_degrees(geobox, a * col + b * row + c, d * col + e * row + f))
+    return np.stack(lonlat_at(geobox, row, col))
 
 
-def outline(masks: list[tuple[NDArray[np.bool_], GeoBox]], *, longest_px: int = 96) -> dict[str, Any] | None:
-    """A GeoJSON geometry in WGS 84 degrees that outlines the True pixels of all masks; None where there are none.
+def outline_of(scenes: Sequence[SceneArrays], part: int, *, longest_px: int = 96) -> dict[str, Any] | None:
+    """A GeoJSON geometry in WGS 84 degrees that outlines the labelled pixels of a part; None where there are none.
 
-    Drawn on cells of which at most `longest_px` make a side: it says where, not exactly how far.
+    Drawn on cells of which at most `longest_px` make a side of a scene, fewer where scenes are many: it says where, not
+    exactly how far. Scenes without a CRS are left out.
     """
-    parts: list[Any] = []
-    for mask, geobox in masks:
-        step = max(1, -(-max(mask.shape) // longest_px))
-        coarse = _any_in_cells(mask, step)
-        found = features.shapes(coarse.view(np.uint8), mask=coarse, transform=geobox.affine @ Affine.scale(step))
-        parts += [_in_degrees(shape(geometry), geobox) for geometry, _ in found]
-    if not parts:
+    longest_px = max(4, min(longest_px, int(4 * longest_px / sqrt(max(1, len(scenes))))))
+    shapes = [piece for scene in scenes if scene.geobox.crs is not None for piece in _outlined(scene, part, longest_px)]
+    if not shapes:
         return None
-    return dict(json.loads(shapely.to_geojson(shapely.simplify(shapely.union_all(parts), 1e-6))))
+    return dict(json.loads(shapely.to_geojson(shapely.simplify(shapely.union_all(shapes), 1e-6))))
 
 
-def _any_in_cells(mask: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
-    """True where a cell of `step` x `step` pixels holds a True pixel."""
-    rows, cols = (-(-size // step) for size in mask.shape)
-    padded = np.zeros((rows * step, cols * step), np.bool_)
-    padded[: mask.shape[0], : mask.shape[1]] = mask
-    return np.asarray(padded.reshape(rows, step, cols, step).any((1, 3)))
+def _outlined(scene: SceneArrays, part: int, longest_px: int) -> list[Any]:
+    """Polygons in degrees around the cells of a scene that hold a labelled pixel of the part."""
+    step = max(1, -(-max(scene.shape) // longest_px))
+    cells = np.zeros(tuple(-(-size // step) for size in scene.shape), np.bool_)
+    for window in windows_of(scene.shape):
+        mine = scene.part[window.slices] == part
+        if mine.any():
+            told = mine & (scene.labels[window.slices] != scene.no_label)
+            here, found = in_cells(told, step, at=(window.row_off, window.col_off))
+            cells[here] |= found
+    if not cells.any():
+        return []
+    traced = features.shapes(cells.view(np.uint8), mask=cells, transform=Affine.scale(step))
+    return [_in_degrees(shape(geometry), scene.geobox) for geometry, _ in traced]
+
+
+def in_cells(
+    plane: NDArray[Any], step: int, *, at: tuple[int, int] = (0, 0), how: np.ufunc = np.logical_or
+) -> tuple[tuple[slice, slice], NDArray[Any]]:
+    """The pixels of square cells of `step` pixels put together, for a window that starts `at` (row, col) of its plane.
+
+    Args:
+        plane: The window, `(row, col)`.
+        step: Side of a cell.
+        at: First row and column of the window.
+        how: What makes one value of two; by default, whether any is True.
+
+    Returns:
+        Where in the plane of cells these lie, and their values `(row, col)`.
+
+    >>> in_cells(np.array([[True, False, False]]), 2, at=(0, 3))
+    ((slice(0, 1, None), slice(1, 3, None)), array([[ True, False]]))
+    """
+    spans = [(off // step, (off + size - 1) // step + 1) for off, size in zip(at, plane.shape, strict=True)]
+    starts = [np.maximum(np.arange(first, stop) * step - off, 0) for (first, stop), off in zip(spans, at, strict=True)]
+    found = how.reduceat(how.reduceat(plane, starts[0], axis=0), starts[1], axis=1)
+    return (slice(*spans[0]), slice(*spans[1])), np.asarray(found)
 
 
 def _in_degrees(polygon: Any, geobox: GeoBox) -> Any:
-    moved = shapely.transform(polygon, lambda xy: np.column_stack(_degrees(geobox, xy[:, 0], xy[:, 1])))
+    """A polygon in pixels `(col, row)` in degrees."""
+    moved = shapely.transform(polygon, lambda xy: np.column_stack(lonlat_at(geobox, xy[:, 1], xy[:, 0])))
     return shapely.set_precision(moved, 1e-6)

@@ -1,111 +1,31 @@
-"""The decoded scene store: every source pixel is read and warped once, then cut into patches as often as wanted."""
+"""Batches of patches, cut from decoded scenes as fast as memory gives them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
+from torch.utils.data import get_worker_info
 
-from geoseg.data.scene import IGNORE_INDEX, OUTSIDE, TRAINING, SceneArrays
-from geoseg.errors import InputError, OutputError
-from geoseg.io.grids import crop
-from geoseg.io.sources import Source
-from geoseg.legend import Legend
+from geoseg.data.arrays import copy_window, kept_dtype
+from geoseg.data.decode import decode_scene
+from geoseg.data.scene import IGNORE_INDEX, TRAINING, Layer, SceneArrays
+from geoseg.jit import jit
 from geoseg.tiling import Window
 
-KEPT_DTYPES = ("uint8", "int16", "uint16", "int32", "float32")  # torch and GDAL both know them
-BLOCK_BYTES = 2**26
+__all__ = ["decode_scene", "gather_patches"]
 
+SOFT_ONE = np.uint8(255)
 
-def kept_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype in which pixels of `dtype` are kept: their own where torch has it, else the next that holds them."""
-    if dtype.name in KEPT_DTYPES:
-        return dtype
-    return np.dtype({"int8": "int16", "bool": "uint8"}.get(dtype.name, "float32"))
+Plane = tuple[NDArray[Any], int, int]
+"""A C-contiguous array `(row, col)`, and the row and column of it at which a window begins."""
 
-
-def store_bytes(shape: tuple[int, int], *, bands: int, dtype: np.dtype[Any]) -> int:
-    """Bytes that a decoded scene of `shape` (row, col) takes."""
-    return shape[0] * shape[1] * (bands * kept_dtype(dtype).itemsize + 3)
-
-
-def decode_scene(
-    image: Source,
-    labels: Source,
-    *,
-    legend: Legend,
-    grid: GeoBox,
-    inside: NDArray[np.bool_],
-    name: str,
-    folder: Path | None = None,
-) -> SceneArrays:
-    """The scene read once, in row blocks, onto `grid`.
-
-    Args:
-        image: The pixels.
-        labels: Class ids of `legend`, one band.
-        legend: Gives each id its channel index.
-        grid: The whole training grid.
-        inside: Boolean `(row, col)` on `grid`, True in the scene's region; the store covers its bounding box only.
-        name: For messages.
-        folder: Where memory-mapped files go; None keeps the arrays in memory.
-
-    Raises:
-        InputError: The region is empty, or no labelled pixel lies on a valid pixel in it.
-        OutputError: The folder cannot be written.
-    """
-    top, left, box = _bounding_box(grid, inside, name)
-    rows, cols = box.shape
-    label_dtype = np.dtype(np.uint8 if legend.no_index == 255 else np.uint16)
-    pixels = _allocate(folder, "pixels", (len(image.bands), rows, cols), kept_dtype(image.dtype))
-    valid = _allocate(folder, "valid", (rows, cols), np.dtype(np.bool_))
-    index = _allocate(folder, "labels", (rows, cols), label_dtype)
-    part = _allocate(folder, "part", (rows, cols), np.dtype(np.uint8))
-    for start, stop in row_blocks(pixels.shape, pixels.dtype):
-        block = crop(box, Window(start, 0, stop - start, cols))
-        seen, told = image.read(block), labels.read(block)
-        usable = seen.valid & inside[top + start : top + stop, left : left + cols]
-        pixels[:, start:stop] = seen.pixels
-        valid[start:stop] = usable
-        index[start:stop] = np.where(usable & told.valid, legend.indexes(told.pixels[0]), legend.no_index)
-        part[start:stop] = np.where(usable, TRAINING, OUTSIDE)
-    if not (index != legend.no_index).any():
-        raise InputError(
-            f"no labelled pixel lies on a valid pixel of {name}: the labels do not overlap the image or its region"
-        )
-    bands = tuple(image.bands)
-    return SceneArrays(name, pixels, valid, index, part, box, bands, legend.no_index, image.geobox)
-
-
-def row_blocks(shape: Sequence[int], dtype: np.dtype[Any]) -> Iterator[tuple[int, int]]:
-    """Starts and stops of row blocks of about 64 MiB over `(band, row, col)`."""
-    bands, rows, cols = shape
-    step = max(1, BLOCK_BYTES // max(1, bands * cols * dtype.itemsize))
-    for start in range(0, rows, step):
-        yield start, min(rows, start + step)
-
-
-def _bounding_box(grid: GeoBox, inside: NDArray[np.bool_], name: str) -> tuple[int, int, GeoBox]:
-    rows, cols = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    if not rows.size:
-        raise InputError(f"the region of {name} holds none of its pixels")
-    top, left = int(rows[0]), int(cols[0])
-    return top, left, crop(grid, Window(top, left, int(rows[-1]) + 1 - top, int(cols[-1]) + 1 - left))
-
-
-def _allocate(folder: Path | None, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if folder is None:
-        return np.zeros(shape, dtype)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-    except OSError as error:
-        raise OutputError(f"the store folder {folder} cannot be written: {error.strerror or error}") from error
+Target = tuple[NDArray[np.bool_], NDArray[np.int16], int, int, int, int]
+"""`valid` and `label` of a patch, and what is filled in: first row, first column, rows, columns."""
 
 
 def gather_patches(
@@ -117,40 +37,141 @@ def gather_patches(
         scenes: The store.
         windows: `(n, 3)`: scene, first row, first column; a window may reach beyond its scene, which pads it.
         patch_px: Rows and columns of a patch.
-        part: TRAINING hides every pixel of another part from the network; VALIDATION hides only labels.
+        part: TRAINING hides every pixel of another part from the network; VALIDATION and TEST hide only labels.
         halo_px: Pixels at each border of a patch whose labels are left out: they serve as context.
 
     Returns:
-        `image` `(n, band, row, col)` in the store's dtype, `valid` bool and `label` int64 `(n, row, col)`, IGNORE_INDEX
-        where there is no label to learn from or to be judged by.
+        `image` `(n, band, row, col)` in the dtype that holds all scenes; `valid` bool and `label` int16 `(n, row,
+        col)`, IGNORE_INDEX where there is no label to learn from or to be judged by; `window` int64 `(n, 3)`. Where a
+        scene of the set lacks bands, `present` bool `(n, band)`; where one has soft labels, `soft` uint8 `(n, class,
+        row, col)`, shares of 255, 0 where `label` is IGNORE_INDEX.
+
+    Raises:
+        ReadError: A scene that is decoded when it is needed cannot be read.
     """
-    count = len(windows)
-    dtype = kept_dtype(np.result_type(*(scene.pixels.dtype for scene in scenes)))
-    pixels = np.zeros((count, len(scenes[0].bands), patch_px, patch_px), dtype)
-    valid = np.zeros((count, patch_px, patch_px), np.bool_)
-    label = np.full((count, patch_px, patch_px), IGNORE_INDEX, np.int64)
-    for k, (scene_index, row_off, col_off) in enumerate(windows.tolist()):
-        scene = scenes[scene_index]
-        there, here = _overlap(scene.shape, row_off, col_off, patch_px)
-        chosen = scene.part[there] == part
-        pixels[k][:, *here] = scene.pixels[:, *there]
-        valid[k][here] = scene.valid[there] & chosen if part == TRAINING else scene.valid[there]
-        told = scene.labels[there]
-        label[k][here] = np.where(chosen & (told != scene.no_label), told.astype(np.int64), IGNORE_INDEX)
-    if halo_px:
-        core = label[:, halo_px:-halo_px, halo_px:-halo_px].copy()
-        label[:] = IGNORE_INDEX
-        label[:, halo_px:-halo_px, halo_px:-halo_px] = core
-    return {"image": torch.from_numpy(pixels), "valid": torch.from_numpy(valid), "label": torch.from_numpy(label)}
+    batch = _Batch(scenes, np.asarray(windows, np.int64), patch_px)
+    for number, (scene, row, col) in enumerate(batch.windows.tolist()):
+        batch.cut(number, scenes[scene], row, col, part=part, halo_px=halo_px)
+    return batch.tensors
 
 
-def _overlap(
-    shape: tuple[int, int], row_off: int, col_off: int, patch_px: int
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a window meets its scene: slices of the scene, and slices of the patch."""
+class _Batch:
+    """The arrays of a batch, and the tensors that share their memory."""
+
+    def __init__(self, scenes: Sequence[SceneArrays], windows: NDArray[np.int64], patch_px: int) -> None:
+        count, plane = len(windows), (patch_px, patch_px)
+        dtypes, masked, classes = _traits(scenes)
+        self.windows, self.patch_px = windows, patch_px
+        self.tensors: dict[str, torch.Tensor] = {}
+        self.image = self._new("image", (count, len(scenes[0].bands), *plane), kept_dtype(np.result_type(*dtypes)))
+        self.valid = self._new("valid", (count, *plane), np.dtype(np.bool_))
+        self.label = self._new("label", (count, *plane), np.dtype(np.int16))
+        self._new("window", (count, 3), np.dtype(np.int64))[...] = windows
+        self.present = self._new("present", self.image.shape[:2], np.dtype(np.bool_)) if masked else None
+        self.soft = self._new("soft", (count, classes, *plane), np.dtype(np.uint8)) if classes else None
+
+    def _new(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        self.tensors[name] = tensor = _empty(shape, dtype)
+        return tensor.numpy()
+
+    def cut(self, number: int, scene: SceneArrays, row: int, col: int, *, part: int, halo_px: int) -> None:
+        """Fills in one patch."""
+        there, here = _overlap(scene.shape, row, col, self.patch_px)
+        rows, cols = here
+        image, valid, label = self.image[number], self.valid[number], self.label[number]
+        if (there.rows, there.cols) != valid.shape:
+            image[...], valid[...], label[...] = 0, False, IGNORE_INDEX
+        missing = copy_window(scene.pixels, image[:, rows, cols], there)
+        _judge(
+            _plane(scene.part, there),
+            _plane(scene.valid, there),
+            _plane(scene.labels, there),
+            (valid, label, rows.start, cols.start, there.rows, there.cols),
+            (part, part == TRAINING, scene.no_label),
+        )
+        for place in missing:
+            down, across = rows.start + place.row_off - there.row_off, cols.start + place.col_off - there.col_off
+            hidden = Window(down, across, place.rows, place.cols).slices
+            valid[hidden], label[hidden] = False, IGNORE_INDEX
+        _hide_border(label, halo_px)
+        if self.present is not None:
+            self.present[number] = True
+            self.present[number, list(scene.absent)] = False
+        if self.soft is not None:
+            _fill_soft(self.soft[number], label, scene.soft, there, here)
+
+
+def _traits(scenes: Sequence[SceneArrays]) -> tuple[set[np.dtype[Any]], bool, int]:
+    """Dtypes of the pixels, whether a scene lacks bands, and classes of soft labels, 0 where there are none."""
+    dtypes, masked, classes = set(), False, 0
+    for scene in scenes:
+        dtypes.add(scene.pixels.dtype)
+        if scene.absent:
+            masked = True
+        if scene.soft is not None:
+            classes = scene.soft.shape[0]
+    return dtypes, masked, classes
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
+    """A tensor; in a worker process it lies in memory that the main process will see, so that it is not copied."""
+    kind = torch.from_numpy(np.empty(0, dtype)).dtype
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=kind)
+    # As torch's own collate function does it.
+    storage: Any = torch.UntypedStorage._new_shared(prod(shape) * dtype.itemsize)  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return torch.empty(0, dtype=kind).set_(storage).view(shape)
+
+
+def _overlap(shape: tuple[int, int], row_off: int, col_off: int, patch_px: int) -> tuple[Window, tuple[slice, slice]]:
+    """Where a patch meets its scene: a window of the scene, and slices of the patch."""
     there, here = [], []
     for size, off in zip(shape, (row_off, col_off), strict=True):
-        start, stop = max(0, off), max(0, off, min(size, off + patch_px))
-        there.append(slice(start, stop))
-        here.append(slice(start - off, stop - off))
-    return (there[0], there[1]), (here[0], here[1])
+        start = min(size, max(0, off))
+        stop = max(start, min(size, off + patch_px))
+        there.append((start, stop - start))
+        here.append(slice(start - off, stop - off) if stop > start else slice(0, 0))
+    return Window(there[0][0], there[1][0], there[0][1], there[1][1]), (here[0], here[1])
+
+
+def _plane(layer: Layer, window: Window) -> Plane:
+    """The window of a layer."""
+    if isinstance(layer, np.ndarray) and layer.flags.c_contiguous:
+        return layer, window.row_off, window.col_off
+    return np.ascontiguousarray(layer[window.slices]), 0, 0
+
+
+@jit
+def _judge(part: Plane, usable: Plane, index: Plane, to: Target, rule: tuple[int, bool, int]) -> None:
+    """What the network sees of a patch, and the labels that count: those of the chosen part."""
+    valid, label, top, left, rows, cols = to
+    chosen, hide, no_label = rule
+    for row in range(rows):
+        of_part = part[0][part[1] + row, part[2] : part[2] + cols]
+        of_usable = usable[0][usable[1] + row, usable[2] : usable[2] + cols]
+        of_index = index[0][index[1] + row, index[2] : index[2] + cols]
+        to_valid, to_label = valid[top + row, left : left + cols], label[top + row, left : left + cols]
+        for col in range(cols):
+            counts = of_part[col] == chosen
+            to_valid[col] = of_usable[col] & (counts | (not hide))
+            to_label[col] = np.int16(of_index[col]) if counts & (of_index[col] != no_label) else np.int16(IGNORE_INDEX)
+
+
+def _hide_border(label: NDArray[np.int16], halo_px: int) -> None:
+    """Leaves out the labels of so many pixels at each border."""
+    if halo_px:
+        label[:halo_px] = label[-halo_px:] = IGNORE_INDEX
+        label[:, :halo_px] = label[:, -halo_px:] = IGNORE_INDEX
+
+
+def _fill_soft(
+    out: NDArray[np.uint8], label: NDArray[np.int16], soft: Layer | None, there: Window, here: tuple[slice, slice]
+) -> None:
+    """Shares of the classes where there is a label; all of the label's class where the scene has plain labels."""
+    if soft is None:
+        np.multiply(label == np.arange(len(out))[:, None, None], SOFT_ONE, out=out)
+        return
+    if (there.rows, there.cols) != label.shape:
+        out[...] = 0
+    copy_window(soft, out[:, *here], there)
+    out *= label != IGNORE_INDEX

@@ -1,126 +1,240 @@
-"""Which patches a network sees: random and class-balanced ones to train on, a grid of them to validate on."""
+"""Which patches a network sees, epoch by epoch, and what cuts them from the store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import distributed
 from torch.utils.data import Dataset, Sampler
 
-from geoseg.data.patches import gather_patches, row_blocks
-from geoseg.data.scene import TRAINING, VALIDATION, SceneArrays
+from geoseg.data.label_index import LabelIndex
+from geoseg.data.patches import gather_patches
+from geoseg.data.scene import SceneArrays
+from geoseg.data.strategies import SAMPLERS, Drawer, Ground, HardExamples, Turn, apportion, class_rates
+from geoseg.data.windows import Windows, lattice_windows, share_of, validation_windows
 from geoseg.errors import InputError
 
-INDEX_CAP = 200_000  # positions kept a class; more add nothing to the choice of patches
+__all__ = ["PatchBatches", "PatchSampler", "SamplingOptions", "share_of", "validation_windows"]
+
+REDRAWS = 64  # rounds at most in which windows that an epoch has already are drawn anew
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ClassIndex:
-    """Where the labelled training pixels are.
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults from __dict__
+class SamplingOptions:
+    """How training patches are drawn.
 
     Attributes:
-        counts: Labelled training pixels of each class, `(class,)`.
-        positions: For each class, scene, row and column of some of its pixels, `(n, 3)`: all of them, or a random
-            choice of about `INDEX_CAP`.
+        shares: Share of an epoch's patches that each strategy gives. `labelled`: around any labelled pixel; `balanced`:
+            around a pixel of a class that is drawn first; `random`: around any valid pixel; `grid`: side by side over
+            all training pixels, going on from epoch to epoch; `hard`: around labelled pixels, in proportion to the last
+            loss seen there.
+        rates: Share of single classes among the balanced patches, by name; the other classes share the rest evenly.
+        area: The region that patches' middles lie in: a polygon file, `{bbox: [...], crs: ...}`; without, everywhere.
+        jitter_px: How far a patch's middle may lie from the pixel it was drawn for; without, a quarter of a patch.
     """
 
-    counts: NDArray[np.int64]
-    positions: tuple[NDArray[np.int64], ...]
+    shares: dict[str, float] = field(default_factory=lambda: {"labelled": 0.5, "balanced": 0.5})
+    rates: dict[str, float] | None = None
+    area: Any = None
+    jitter_px: int | None = None
 
-    @classmethod
-    def of(cls, scenes: Sequence[SceneArrays], *, counts: NDArray[np.int64], seed: int) -> ClassIndex:
-        """The index of the scenes' training pixels, in one pass over the labels."""
-        rng = np.random.default_rng([seed, 1])
-        keep = INDEX_CAP / np.maximum(counts, INDEX_CAP)
-        found: list[list[NDArray[np.int64]]] = [[] for _ in counts]
-        for number, scene in enumerate(scenes):
-            for start, stop in row_blocks((8, *scene.shape), scene.labels.dtype):
-                learnt = (scene.part[start:stop] == TRAINING) & (scene.labels[start:stop] != scene.no_label)
-                row, col = np.nonzero(learnt)
-                told = scene.labels[start:stop][row, col]
-                kept = rng.random(len(told), np.float32) < keep[told]
-                at = np.stack([np.full(len(row), number), row + start, col], 1)[kept].astype(np.int32)
-                for k in np.unique(told[kept]).tolist():
-                    found[k].append(at[told[kept] == k])
-        empty = np.zeros((0, 3), np.int32)
-        return cls(counts, tuple(np.concatenate([empty, *parts]) for parts in found))
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.shares if name not in SAMPLERS]
+        if unknown:
+            raise InputError(f"sampling.shares names '{unknown[0]}', which is unknown; known are {', '.join(SAMPLERS)}")
+        for key, given in (("shares", self.shares), ("rates", self.rates or {})):
+            wrong = [f"{name}: {share}" for name, share in given.items() if not 0 <= share < inf]
+            if wrong:
+                raise InputError(f"sampling.{key} has {', '.join(wrong)}: needed are numbers from 0 on")
+        if not sum(self.shares.values()):
+            raise InputError("sampling.shares are all 0: needed is one strategy above it, such as {labelled: 1}")
+        if self.jitter_px is not None and self.jitter_px < 0:
+            raise InputError(f"sampling.jitter_px is {self.jitter_px}: needed is 0 or more")
 
 
 class PatchSampler(Sampler[NDArray[np.int64]]):
     """Windows of training patches, a batch at a time: `(batch, 3)` of scene, first row, first column.
 
-    A class is drawn, then one of its pixels, and the patch is laid around it, moved by up to `jitter_px`. `balance` is
-    the share of patches whose class is drawn evenly; the others' classes are drawn by how common they are, which is to
-    draw a labelled pixel at random. The windows depend on the seed and the epoch alone.
+    The windows of an epoch depend on the seed and the epoch alone (and with `hard` on the losses noted before it), not
+    on workers or devices. None is given twice in an epoch, as long as there are others to draw. Where
+    torch.distributed is at work, the epoch is cut in steps of `batch` windows for each process, and each takes every
+    `world`-th window of a step: so processes share no window and together have the epoch of a single one. All have the
+    same number of batches; what is left at the end and too little for a step of its own (fewer windows than processes)
+    joins the step before.
+
+    Args:
+        scenes: Decoded and split.
+        index: Their training pixels.
+        options: How to draw.
+        class_names: In channel order.
+        patch_px: Side of a patch.
+        batch: Windows in a batch; the last one may have fewer.
+        epoch_patches: Windows in an epoch, of all processes together.
+        seed: The draw.
+
+    Raises:
+        InputError: There is nothing to draw from, or options do not fit the scenes.
     """
 
     def __init__(
-        self, shapes: Sequence[tuple[int, int]], index: ClassIndex, *, patch_px: int, batch: int, batches: int,
-        balance: float, jitter_px: int, seed: int,
+        self, scenes: Sequence[SceneArrays], index: LabelIndex, *, options: SamplingOptions, class_names: Sequence[str],
+        patch_px: int, batch: int, epoch_patches: int, seed: int,
     ) -> None:  # fmt: skip
-        if not 0 <= balance <= 1:
-            raise InputError(f"balance is {balance}: needed is a share from 0 (random patches) to 1 (all balanced)")
-        self.shapes = np.array(shapes)
-        self.index, self.patch_px, self.batch, self.batches = index, patch_px, batch, batches
-        self.jitter_px, self.seed, self.epoch = jitter_px, seed, 0
-        present = np.array([len(at) > 0 for at in index.positions])
-        self.rates = balance * present / present.sum() + (1 - balance) * index.counts / index.counts.sum()
+        self.shares = np.array([options.shares.get(name, 0.0) for name in SAMPLERS])
+        present = np.bincount(index.class_of(np.flatnonzero(index.pair_chances)), minlength=len(class_names)) > 0
+        _check_pixels(options.shares, index, labels=bool(present.any()))
+        rates = class_rates(options.rates or {}, class_names, present) if options.shares.get("balanced") else _NO_RATES
+        self.batch, self.epoch_patches, self.seed, self.epoch = batch, epoch_patches, seed, 0
+        self.ground = Ground(
+            scenes=scenes, index=index, patch_px=patch_px, jitter_px=_jitter(options, patch_px), rates=rates, seed=seed,
+            lattice=lattice_windows(scenes, index, patch_px=patch_px) if options.shares.get("grid") else _NONE,
+            hard=HardExamples(index, patch_px=patch_px),
+        )  # fmt: skip
+        self.wants_losses = options.shares.get("hard", 0.0) > 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose patches come next."""
+        """Chooses the epoch whose patches come next; losses noted during another one now count."""
+        if epoch != self.epoch:
+            self.ground.hard.settle()
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.batches
+        """Batches of this process in an epoch."""
+        return len(self._bounds()) - 1
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        bounds, (rank, world) = self._bounds(), _process()
         windows = self.draw(self.epoch)
-        for start in range(0, len(windows), self.batch):
-            yield windows[start : start + self.batch]
+        for start, stop in pairwise(bounds):
+            yield windows[start:stop][rank::world]
 
-    def draw(self, epoch: int) -> NDArray[np.int64]:
-        """All windows of an epoch, `(batches * batch, 3)`."""
+    def _bounds(self) -> list[int]:
+        """Where the steps of an epoch begin, and where the last one ends."""
+        world = _process()[1]
+        if self.epoch_patches < world:
+            raise InputError(f"epoch_patches is {self.epoch_patches}: needed is one for each of the {world} processes")
+        bounds = [*range(0, self.epoch_patches, self.batch * world), self.epoch_patches]
+        if len(bounds) > 2 and bounds[-1] - bounds[-2] < world:
+            del bounds[-2]
+        return bounds
+
+    def draw(self, epoch: int) -> Windows:
+        """All windows of an epoch, of all processes, `(epoch_patches, 3)`."""
         rng = np.random.default_rng([self.seed, 2, epoch])
-        count = self.batch * self.batches
-        classes = rng.choice(len(self.rates), count, p=self.rates / self.rates.sum())
-        picks = rng.random(count)
-        centers = np.stack([self._pixel(k, pick) for k, pick in zip(classes.tolist(), picks.tolist(), strict=True)])
-        centers[:, 1:] += rng.integers(-self.jitter_px, self.jitter_px + 1, (count, 2))
-        corners = place_windows(centers[:, 1:] - self.patch_px // 2, self.shapes[centers[:, 0]], self.patch_px)
-        return np.concatenate([centers[:, :1], corners], 1)
+        drawers = self._drawers(epoch, rng)
+        windows = np.zeros((self.epoch_patches, 3), np.int64)
+        which, budget = np.arange(self.epoch_patches), 3 * self.epoch_patches + 1000
+        single = np.all(self.ground.index.shapes <= self.ground.patch_px, axis=1)  # these have one window each
+        spent = np.zeros(len(single), np.bool_)
+        for _ in range(REDRAWS):
+            for drawer, start, stop in drawers:
+                own = which[(which >= start) & (which < stop)]
+                if len(own):
+                    windows[own] = drawer(own - start, spent)
+            budget -= len(which)
+            which = self._repeats(windows)
+            spent[windows[:, 0]] = single[windows[:, 0]]
+            if not len(which) or len(which) > budget:
+                break
+        return rng.permutation(windows)
 
-    def _pixel(self, class_index: int, pick: float) -> NDArray[np.int64]:
-        positions = self.index.positions[class_index]
-        return np.asarray(positions[int(pick * len(positions))], np.int64)
+    def _drawers(self, epoch: int, rng: np.random.Generator) -> list[tuple[Drawer, int, int]]:
+        """What draws the windows from one to another of an epoch."""
+        before, after = (apportion(self.shares, count * self.epoch_patches) for count in (epoch, epoch + 1))
+        drawers, start = [], 0
+        for strategy, given, count in zip(SAMPLERS.values(), before.tolist(), (after - before).tolist(), strict=True):
+            if count:
+                drawers.append((strategy(self.ground, Turn(given, count, rng)), start, start + count))
+            start += count
+        return drawers
+
+    def _repeats(self, windows: Windows) -> NDArray[np.int64]:
+        """Numbers of the windows that equal an earlier one."""
+        span = self.ground.index.shapes.max(0) + 2 * self.ground.patch_px  # padded ones begin before their scene
+        rows, cols = (windows[:, 1:] + self.ground.patch_px).T
+        keys = (windows[:, 0] * span[0] + rows) * span[1] + cols
+        return np.setdiff1d(np.arange(len(keys)), np.unique(keys, return_index=True)[1])
+
+    def note(self, windows: Any, losses: Any) -> None:
+        """Keeps the losses `(n,)` of patches, windows `(n, 3)`, of all processes; they count from the next epoch on.
+
+        Arrays or tensors on the CPU. Nothing happens where no patch is drawn by its loss.
+        """
+        if self.wants_losses:
+            self.ground.hard.note(np.asarray(windows, np.int64), np.asarray(losses, np.float64))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs: the epoch, and the losses where patches are drawn by them."""
+        hard = self.ground.hard
+        losses = {"settled": hard.settled, "noted": hard.noted} if self.wants_losses else {}
+        return {"epoch": self.epoch, **{name: torch.from_numpy(kept.copy()) for name, kept in losses.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state_dict`.
+
+        Raises:
+            InputError: It is of other scenes.
+        """
+        hard = self.ground.hard
+        for name, own in (("settled", hard.settled), ("noted", hard.noted)):
+            kept = np.asarray(state.get(name, own))
+            if kept.shape != own.shape:
+                raise InputError(
+                    f"the sampler's state is of {len(kept)} cells, the scenes have {len(own)}: needed are those "
+                    "and the split that it was made with"
+                )
+            own[:] = kept
+        self.epoch = int(state["epoch"])
 
 
-def place_windows(corners: NDArray[np.int64], shapes: NDArray[np.int64], patch_px: int) -> NDArray[np.int64]:
-    """Window corners `(n, 2)` moved inside their scenes; a scene smaller than a patch lies in the patch's middle."""
-    room = shapes - patch_px
-    return np.where(room >= 0, np.clip(corners, 0, np.maximum(room, 0)), room // 2)
+_NONE, _NO_RATES = np.zeros((0, 3), np.int64), np.zeros(0)
 
 
-def validation_windows(scenes: Sequence[SceneArrays], *, patch_px: int, halo_px: int) -> NDArray[np.int64]:
-    """A grid of windows `(n, 3)` whose cores (without `halo_px` at each border) cover every validation label once."""
-    core = patch_px - 2 * halo_px
-    if core <= 0:
-        raise InputError(f"a halo of {halo_px} px leaves nothing of a patch of {patch_px} px")
-    found = []
-    for number, scene in enumerate(scenes):
-        judged = (scene.part == VALIDATION) & (scene.labels != scene.no_label)
-        rows, cols = (-(-size // core) for size in scene.shape)
-        padded = np.zeros((rows * core, cols * core), np.bool_)
-        padded[: scene.shape[0], : scene.shape[1]] = judged
-        row, col = np.nonzero(padded.reshape(rows, core, cols, core).any((1, 3)))
-        found.append(np.stack([np.full(len(row), number), row * core - halo_px, col * core - halo_px], 1))
-    return np.concatenate(found).astype(np.int64)
+def _process() -> tuple[int, int]:
+    """The rank of this process and the number of all."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _jitter(options: SamplingOptions, patch_px: int) -> int:
+    most = (patch_px - 1) // 2  # farther off, a patch would miss the pixel it was drawn for
+    if options.jitter_px is None:
+        return min(patch_px // 4, most)
+    if options.jitter_px > most:
+        raise InputError(f"sampling.jitter_px is {options.jitter_px}: a patch of {patch_px} px allows {most} at most")
+    return options.jitter_px
+
+
+def _check_pixels(shares: Mapping[str, float], index: LabelIndex, *, labels: bool) -> None:
+    if not index.cell_chances.any():
+        raise InputError(
+            "there is no training pixel to draw: needed are valid pixels in the training part, inside sampling.area if "
+            "one is given, in a scene of a weight above 0"
+        )
+    need = [name for name in ("balanced", "hard", "labelled") if shares.get(name)]
+    if need and not labels:
+        raise InputError(
+            f"sampling.shares names {', '.join(need)}, and no training pixel has a label; random or grid need none"
+        )
 
 
 class PatchBatches(Dataset[dict[str, torch.Tensor]]):
-    """Batches by their windows: `batches[windows]` cuts them from the store."""
+    """Batches by their windows: `batches[windows]` cuts them from the store.
+
+    Args:
+        scenes: The store.
+        patch_px: Side of a patch.
+        part: TRAINING hides every pixel of another part from the network; others hide only labels.
+        halo_px: Pixels at each border of a patch whose labels are left out: they serve as context.
+    """
 
     def __init__(self, scenes: Sequence[SceneArrays], *, patch_px: int, part: int, halo_px: int = 0) -> None:
         self.scenes, self.patch_px, self.part, self.halo_px = scenes, patch_px, part, halo_px

@@ -9,9 +9,11 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from geoseg.data.store import StoreOptions
 
-from geoseg.data.datamodule import SceneDataModule, counts_by_name
-from geoseg.data.scene import IGNORE_INDEX, TRAINING, VALIDATION
+from geoseg.data.datamodule import SceneDataModule, counts_by_name, rarity
+from geoseg.data.sampling import SamplingOptions
+from geoseg.data.scene import IGNORE_INDEX, TEST, TRAINING, VALIDATION
 from geoseg.data.splits import SplitOptions
 from geoseg.errors import BandError, InputError, LegendError, MissingInputError
 
@@ -65,7 +67,7 @@ def test_every_training_batch_is_a_cut_of_the_scene(scene):
     for batch in batches:
         assert batch["image"].dtype == torch.uint16
         row, col = (batch["image"][:, k].long()[batch["valid"]] - 1 for k in (0, 1))
-        told = batch["label"][batch["valid"]]
+        told = batch["label"].long()[batch["valid"]]
         expected = torch.where(truth[row, col] > 0, truth[row, col] - 1, IGNORE_INDEX)
         assert torch.equal(told, expected)
         assert (batch["label"][~batch["valid"]] == IGNORE_INDEX).all()
@@ -75,7 +77,7 @@ def test_the_validation_shows_what_was_counted(scene):
     data = module(scene)
     shown = torch.zeros(3, dtype=torch.int64)
     for batch in data.val_dataloader():
-        shown += torch.bincount(batch["label"][batch["label"] != IGNORE_INDEX], minlength=3)
+        shown += torch.bincount(batch["label"][batch["label"] != IGNORE_INDEX].long(), minlength=3)
     assert shown.tolist() == data.validation_pixels.tolist()
     assert 0.1 < data.validation_pixels.sum() / (data.validation_pixels + data.training_pixels).sum() < 0.4
 
@@ -94,7 +96,7 @@ def test_counts_and_statistics_are_of_the_parts(scene):
     data = module(scene)
     (store,) = data.scenes
     for part, counts in ((TRAINING, data.training_pixels), (VALIDATION, data.validation_pixels)):
-        told = store.labels[(store.part == part) & (store.labels != 255)]
+        told = np.asarray(store.labels)[(np.asarray(store.part) == part) & (np.asarray(store.labels) != 255)]
         assert counts.tolist() == np.bincount(told, minlength=3).tolist()
     values = store.pixels[:, store.part == TRAINING].astype(float)
     np.testing.assert_allclose(data.stats.mean, values.mean(1))
@@ -113,13 +115,95 @@ def test_bands_are_taken_by_name(scene, write):
         module(scene, bands=["swir"])
 
 
-def test_memory_mapped_scenes_give_the_same_batches(scene, tmp_path):
-    inside, outside = module(scene), module(scene, memory_cap_gb=0.0, cache=str(tmp_path))
-    (folder,) = tmp_path.glob("geoseg-store-*")
+def test_scenes_in_files_give_the_same_batches(scene, tmp_path):
+    inside = module(scene)
+    outside = module(scene, store=StoreOptions(memory_gb=0.0, folder=str(tmp_path / "store")))
     for one, other in zip(inside.train_dataloader(), outside.train_dataloader(), strict=True):
         assert all(torch.equal(one[key], other[key]) for key in one)
     outside.close()
-    assert not folder.exists()
+    again = module(scene, store=StoreOptions(memory_gb=0.0, folder=str(tmp_path / "store")))
+    assert again.training_pixels.tolist() == inside.training_pixels.tolist()
+    again.close()
+
+
+def test_workers_give_the_same_batches(scene):
+    here, there = (module(scene, workers=workers).train_dataloader() for workers in (0, 2))
+    for one, other in zip(here, there, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_band_that_an_image_lacks_is_hidden_there_and_only_there(scene, write):
+    row, col = np.indices((160, 160)).astype(np.uint16) + 1
+    other = {
+        "image": write("green.tif", np.stack([col + 500, row]), west=600_000, bands=("green", "red")),
+        "labels": {**scene["labels"], "path": write("far.tif", np.ones((1, 160, 160), np.uint8), west=600_000)},
+    }
+    with pytest.raises(BandError, match="NIR"):
+        module(scene, other)
+    data = module(scene, other, missing_bands="mask")
+    assert data.bands == ("Red", "NIR", "green")
+    for batch in data.train_dataloader():
+        second = batch["window"][:, 0] == 1
+        assert torch.equal(batch["present"], torch.tensor([[True, True, False], [True, False, True]])[second.long()])
+        assert not batch["image"].long()[~batch["present"]].any()
+    used = [scene.part[:, :] == TRAINING for scene in data.scenes]
+    assert data.stats.count.tolist() == [sum(map(np.sum, used)), used[0].sum(), used[1].sum()]
+    assert data.stats.mean[2] == pytest.approx((col + 500)[used[1]].mean())
+
+
+def test_soft_labels_come_as_shares(scene, write):
+    shares = np.zeros((3, 160, 160), np.uint8)
+    shares[0], shares[2] = 100, 50
+    shares[:, :10] = 0
+    soft = {"soft": write("soft.tif", shares, bands=("water", "wood", "road"), nodata=255)}
+    data = module({**scene, "labels": soft}, split=SplitOptions(block_m=320.0, buffer_m=20.0, validation_share=0.2))
+    assert data.legend.names == ("water", "wood", "road")
+    for batch in data.train_dataloader():
+        known = batch["label"] != IGNORE_INDEX
+        assert (batch["label"][known] == 0).all()
+        assert torch.equal(batch["soft"].permute(0, 2, 3, 1)[known].unique(dim=0), torch.tensor([[170, 0, 85]]).byte())
+
+
+def test_a_scene_may_be_kept_for_the_test(scene, write):
+    image = write("far_image.tif", np.ones((2, 160, 160), np.uint16), west=600_000, bands=("red", "nir"))
+    labels = write("far_labels.tif", np.full((1, 160, 160), 2, np.uint8), west=600_000)
+    data = module(scene, {"image": image, "labels": {**scene["labels"], "path": labels}, "part": "test"})
+    assert data.test_pixels.tolist() == [0, 160 * 160, 0]
+    shown = sum(int((batch["label"] == 1).sum()) for batch in data.test_dataloader())
+    assert shown == 160 * 160
+    assert (data.scenes[1].part[:, :] == TEST).all()
+
+
+def test_patches_come_from_the_area_and_from_scenes_with_weight(scene, write):
+    other = {**scene, "image": write("copy.tif", np.ones((2, 160, 160), np.uint16), bands=("red", "nir"))}
+    data = module(
+        scene, {**other, "weight": 0},
+        sampling=SamplingOptions(shares={"random": 1.0}, area={"rows": [0, 80]}, jitter_px=0),
+    )  # fmt: skip
+    windows = torch.cat([batch["window"] for batch in data.train_dataloader()])
+    assert not windows[:, 0].any()
+    assert (windows[:, 1] + 16 <= 80).all()
+
+
+def test_patches_with_a_high_loss_come_again(scene):
+    data = module(scene, sampling=SamplingOptions(shares={"hard": 1.0}, jitter_px=0), epoch_patches=256)
+    assert data.learns_from_losses
+    loader = data.train_dataloader()
+    windows = torch.cat([batch["window"] for batch in loader]).numpy()
+    hard = windows[:, 1] >= 64
+    data.note_losses(windows, np.where(hard, 5.0, 0.0))
+    loader.sampler.set_epoch(1)
+    again = torch.cat([batch["window"] for batch in loader]).numpy()
+    assert (again[:, 1] >= 48).mean() > 0.95 > hard.mean() + 0.2
+    resumed = module(scene, sampling=SamplingOptions(shares={"hard": 1.0}, jitter_px=0), epoch_patches=256)
+    resumed.load_state_dict(data.state_dict())
+    loader = resumed.train_dataloader()
+    loader.sampler.set_epoch(1)
+    np.testing.assert_array_equal(torch.cat([batch["window"] for batch in loader]).numpy(), again)
+
+
+def test_rare_classes_are_told_from_common_ones():
+    assert rarity(np.array([10, 0, 40])).tolist() == [1.0, 0.0, 0.25]
 
 
 def test_scenes_with_their_own_legends_share_their_union(scene, write):
@@ -170,7 +254,8 @@ def test_another_resolution_is_read_from_the_sources(scene):
     [
         ({"patch_px": 48}, "multiple of 32"),
         ({"epoch_patches": 2}, "epoch_patches"),
-        ({"balance": 2.0}, "balance"),
+        ({"workers": -1}, "workers"),
+        ({"sampling": SamplingOptions(rates={"wader": 0.5})}, "wader"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(scene, options, words):
@@ -181,8 +266,12 @@ def test_options_that_make_no_sense_are_refused(scene, options, words):
 def test_scenes_that_are_no_scenes_are_refused(scene):
     with pytest.raises(InputError, match="empty"):
         SceneDataModule(scenes=[])
-    with pytest.raises(InputError, match="'test'; known are split"):
-        SceneDataModule(scenes=[{**scene, "part": "test"}])
+    with pytest.raises(InputError, match="'exam'; known are split"):
+        module({**scene, "part": "exam"})
+    with pytest.raises(InputError, match="weight is -1"):
+        module({**scene, "weight": -1})
+    with pytest.raises(InputError, match="unknown key labls; its keys are image"):
+        module({"image": scene["image"], "labls": 1})
     with pytest.raises(MissingInputError):
         module({**scene, "image": "nowhere.tif"})
 
@@ -195,7 +284,7 @@ def test_sparse_polygons_in_degrees_train_every_class(shared_data):
             "image": {"path": str(folder / "beaufort_s2_b01_b08.tif"), "nodata": 255},
             "labels": {"path": str(folder / "rcr_landcover.shp"), "column": "Classname"},
         },
-        patch_px=64, split=SplitOptions(buffer_m=20.0), balance=1.0,
+        patch_px=64, split=SplitOptions(buffer_m=20.0), sampling=SamplingOptions(shares={"balanced": 1.0}),
     )  # fmt: skip
     assert (data.training_pixels > 0).all()
     assert data.validation_pixels.sum() > 50

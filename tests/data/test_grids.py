@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from shapely.geometry import Point, shape
 
-from geoseg.data.grids import grid_at, ground_gsd_m, lonlat_mesh, outline
+from geoseg.data.grids import grid_at, ground_gsd_m, in_cells, lonlat_mesh, outline_of
+from geoseg.data.scene import OUTSIDE, TRAINING, VALIDATION
 from geoseg.errors import GridError, InputError
 
 A, F = 6378137.0, 1 / 298.257223563  # WGS 84
@@ -77,17 +78,60 @@ def test_the_mesh_spans_the_pixel_centres(grid):
     assert lat[0, 0] > lat[1, 0] > lat[2, 0]
 
 
-def test_an_outline_holds_the_pixels_and_no_others(grid):
-    geobox = grid(64, 64)
-    mask = np.zeros((64, 64), bool)
-    mask[10:20, 30:50] = True
-    found = shape(outline([(mask, geobox)]))
-    lon, lat = lonlat_mesh(geobox, nodes=64)
+def test_an_outline_holds_the_labelled_pixels_of_the_part_and_no_others(decoded, grid):
+    labels = np.full((64, 64), 255, np.uint8)
+    labels[10:20, 30:50] = 1
+    scene = decoded(labels, geobox=grid(64, 64))
+    scene.part[:, 45:] = VALIDATION
+    found = shape(outline_of([scene], TRAINING))
+    lon, lat = lonlat_mesh(scene.geobox, nodes=64)
     inside = np.array(
         [[found.contains(Point(*at)) for at in zip(*row, strict=True)] for row in zip(lon, lat, strict=True)]
     )
-    np.testing.assert_array_equal(inside, mask)
+    expected = np.zeros((64, 64), bool)
+    expected[10:20, 30:45] = True
+    np.testing.assert_array_equal(inside, expected)
 
 
-def test_an_outline_of_nothing_is_none(grid):
-    assert outline([(np.zeros((4, 4), bool), grid(4, 4))]) is None
+def test_an_outline_of_nothing_is_none(decoded):
+    scene = decoded(np.zeros((4, 4), np.uint8))
+    assert outline_of([scene], VALIDATION) is None
+    assert outline_of([], TRAINING) is None
+    unplaced = decoded(np.zeros((4, 4), np.uint8), geobox=GeoBox((4, 4), Affine.identity(), None))
+    assert outline_of([unplaced], TRAINING) is None
+
+
+def test_the_outline_of_a_large_scene_covers_every_pixel_on_coarse_cells(decoded):
+    labels = np.full((2100, 1500), 255, np.uint8)
+    labels[[3, 1023, 1024, 2099], [1499, 1023, 1024, 0]] = 0
+    scene = decoded(labels)
+    found = shape(outline_of([scene], TRAINING, longest_px=50))
+    x, y = scene.geobox.affine @ (np.array([1499, 1023, 1024, 0]) + 0.5, np.array([3, 1023, 1024, 2099]) + 0.5)
+    lon, lat = scene.geobox.crs.transformer_to_crs("EPSG:4326")(x, y)
+    assert all(found.contains(Point(*at)) for at in zip(lon, lat, strict=True))
+    cell = 42 * 10  # metres: 2100 pixels on 50 cells
+    assert found.area < 4 * 1.05 * (cell / 111_000) ** 2 / np.cos(np.radians(47))
+
+
+def test_many_scenes_have_one_outline_of_few_points(decoded, grid):
+    rng = np.random.default_rng(0)
+    scenes = []
+    for k in range(300):
+        labels = np.where(rng.random((64, 64)) < 0.5, 0, 255).astype(np.uint8)
+        scenes.append(decoded(labels, geobox=grid(64, 64, west=4e5 + 640 * (k % 20), north=5.2e6 + 640 * (k // 20))))
+    scenes[7].part[:] = OUTSIDE
+    found = shape(outline_of(scenes, TRAINING))
+    assert found.area > 0
+    assert sum(len(part.exterior.coords) for part in getattr(found, "geoms", [found])) < 2000
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(0, 20), st.integers(0, 20))
+def test_cells_of_a_window_hold_what_those_of_the_whole_do(seed, step, top, left):
+    plane = np.random.default_rng(seed).integers(0, 100, (33, 29))
+    window = plane[top : top + 12, left : left + 8]
+    here, found = in_cells(window, step, at=(top, left), how=np.maximum)
+    alone = np.full_like(plane, -1)
+    alone[top : top + 12, left : left + 8] = window
+    padded = np.pad(alone, [(0, -33 % step), (0, -29 % step)], constant_values=-1)
+    cells = padded.reshape(padded.shape[0] // step, step, padded.shape[1] // step, step).max((1, 3))
+    np.testing.assert_array_equal(cells[here], found)

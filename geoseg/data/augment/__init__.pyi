@@ -1,0 +1,10 @@
+from .batch import STEPS as STEPS
+from .batch import augment_batch as augment_batch
+from .geometry import turn_batch as turn_batch
+from .geometry import warp_batch as warp_batch
+from .options import AugmentOptions as AugmentOptions
+from .options import ClassMixOptions as ClassMixOptions
+from .options import CloudOptions as CloudOptions
+from .options import CutMixOptions as CutMixOptions
+from .options import CutoutOptions as CutoutOptions
+from .options import WarpOptions as WarpOptions

@@ -1,0 +1,4 @@
+from .table import DOORS as DOORS
+from .table import expand_scenes as expand_scenes
+from .torchgeo import torchgeo_labels as torchgeo_labels
+from .torchgeo import torchgeo_source as torchgeo_source

@@ -1,0 +1,11 @@
+from .choice import choose_units as choose_units
+from .choice import deal_folds as deal_folds
+from .leaks import Leak as Leak
+from .leaks import find_leaks as find_leaks
+from .options import SplitOptions as SplitOptions
+from .picture import draw_split as draw_split
+from .plan import SplitPlan as SplitPlan
+from .plan import SplitUnit as SplitUnit
+from .split import split_scenes as split_scenes
+from .variogram import LabelRange as LabelRange
+from .variogram import label_range_m as label_range_m
