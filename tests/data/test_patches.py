@@ -170,7 +170,6 @@ def test_soft_labels_come_along_and_plain_ones_become_soft(decoded, kept):
     np.testing.assert_array_equal(shares[0][:, told[0]], soft[:, 2:34, 30:62][:, told[0]])
     np.testing.assert_array_equal(shares[2, :, :20, 8:][:, told[2, :20, 8:]], soft[:, 40:, :24][:, told[2, :20, 8:]])
     np.testing.assert_array_equal(shares[1], np.where(label[1] == np.arange(3)[:, None, None], 255, 0))
-    assert told[0].sum() == 28 * 28 - (28 - 8) * 28 - 5 * 8 or told[0].any()
     assert "soft" not in gather_patches([plain], np.array([[0, 0, 0]]), patch_px=32, part=TRAINING)
 
 

@@ -13,12 +13,13 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.data.grids import ground_gsd_m, lonlat_at
 from geoseg.data.scene import SceneArrays
-from geoseg.data.splits.ground import DECIMALS
+from geoseg.data.splits.ground import DECIMALS, turns
 from geoseg.errors import InputError
 
 EARTH_RADIUS_M = 6_371_007.2  # authalic sphere
 MOST_BLOCKS = 500_000
 NODES = 17
+LAST_LON = 180 - 1e-9
 BLOCKS_A_SIDE = 5
 
 
@@ -53,7 +54,7 @@ def _cells(geobox: GeoBox, angle: float) -> list[tuple[int, int]]:
     spans = [
         (down, floor(west / _step(down, angle)), floor(east / _step(down, angle)))
         for down in range(south, north + 1)
-        for west, east in _intervals(lon[known])
+        for west, east in _intervals(lon[known], counts_on=bool(geobox.crs and geobox.crs.geographic))
     ]
     total = sum(last - first + 1 for _, first, last in spans)
     if total > MOST_BLOCKS:
@@ -68,12 +69,17 @@ def _widened(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(values.min()) - slack, float(values.max()) + slack
 
 
-def _intervals(lon: NDArray[np.float64]) -> list[tuple[float, float]]:
-    """The range of longitudes; two of them across the antimeridian."""
-    if np.ptp(lon) <= 180:
-        return [_widened(lon)]
-    west, east = lon[lon < 0], lon[lon >= 0]
-    return [(-180.0, _widened(west)[1]), (_widened(east)[0], 180.0 - 1e-9)]
+def _intervals(lon: NDArray[np.float64], *, counts_on: bool) -> list[tuple[float, float]]:
+    """The ranges of longitude from -180 to 180 that nodes lie in; two of them across the antimeridian.
+
+    Args:
+        lon: At the nodes.
+        counts_on: Whether longitudes are counted on beyond 180, and do not start anew.
+    """
+    west, east = _widened(lon if counts_on or np.ptp(lon) <= 180 else lon % 360)
+    if east - west >= 360:
+        return [(-180.0, LAST_LON)]
+    return [(start - 360 * turn, min(stop - 360 * turn, LAST_LON)) for turn, start, stop in turns(west, east)]
 
 
 def _polygon(down: int, across: int, angle: float) -> BaseGeometry:

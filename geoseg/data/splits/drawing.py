@@ -18,7 +18,6 @@ from geoseg.data.splits.units import Pieces, cut_units, read_areas
 from geoseg.errors import InputError
 
 NO_FOLD = -1
-WHOLE = ("whole scenes", "areas")  # are kept where they hold no label, for they may hold others later
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +44,8 @@ def draw_units(
             return list(plan.units), plan.method
     pieces = cut_units(scenes, keys, options)
     counts = count_units(scenes, pieces.places, classes=classes)
-    if not pieces.words.startswith(WHOLE):
-        told = np.flatnonzero(counts.any(1))
+    if pieces.spare:
+        told = np.flatnonzero(counts.any(1) | np.array([scene is not None for scene in pieces.scenes]))
         pieces, counts = pieces.kept(told), counts[told]
     by_unit = np.zeros((int(pieces.groups.max(initial=-1)) + 1, classes), np.int64)
     np.add.at(by_unit, pieces.groups, counts)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -36,22 +37,42 @@ def scene_keys(scenes: Sequence[SceneArrays]) -> list[str]:
 def in_degrees(shape: BaseGeometry, geobox: GeoBox) -> BaseGeometry:
     """A shape in pixels `(col, row)` of a grid in longitude and latitude, its long edges bent with it.
 
-    Rasterised onto the grid again it covers the same pixels, where its edges run between pixels.
+    Rasterised onto the grid again it covers the same pixels, where its edges run between pixels. Longitudes are -180
+    to 180; what lies across the antimeridian is cut there.
     """
-    dense = shapely.segmentize(shape, DENSE_PX)
-    moved = shapely.transform(
-        dense, lambda xy: np.round(np.column_stack(lonlat_at(geobox, xy[:, 1], xy[:, 0])), DECIMALS)
-    )
+    moved = shapely.transform(shapely.segmentize(shape, DENSE_PX), lambda xy: _rounded(geobox, xy))
     west, _, east, _ = shapely.bounds(moved)
-    return _cut_at_180(moved) if east - west > 180 else moved
+    if east - west > 180 and not _counts_on(geobox):
+        moved = shapely.transform(moved, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
+    pieces = [
+        shapely.transform(shapely.clip_by_rect(moved, 360 * turn - 180, -90, 360 * turn + 180, 90), _turned_by(turn))
+        for turn, _, _ in turns(*shapely.bounds(moved)[[0, 2]].tolist())
+    ]
+    inside = np.abs(shapely.bounds(moved)[[0, 2]]).max() <= 180
+    return moved if inside else shapely.make_valid(shapely.union_all(pieces))
 
 
-def _cut_at_180(shape: BaseGeometry) -> BaseGeometry:
-    """A shape across the antimeridian as its pieces on both sides of it."""
-    whole = shapely.make_valid(shapely.transform(shape, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]])))
-    west = shapely.clip_by_rect(whole, 0, -90, 180, 90)
-    east = shapely.transform(shapely.clip_by_rect(whole, 180, -90, 360, 90), lambda xy: xy - [360, 0])
-    return shapely.union_all([west, east])
+def _rounded(geobox: GeoBox, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.round(np.column_stack(lonlat_at(geobox, xy[:, 1], xy[:, 0])), DECIMALS)
+
+
+def _turned_by(turn: int) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    return lambda xy: xy - [360 * turn, 0]
+
+
+def _counts_on(geobox: GeoBox) -> bool:
+    """Whether longitudes on a grid are counted on beyond 180, and do not start anew."""
+    return geobox.crs is not None and bool(geobox.crs.geographic)
+
+
+def turns(west: float, east: float) -> list[tuple[int, float, float]]:
+    """The turns around the globe that longitudes lie in, with the part of them in each.
+
+    >>> turns(10, 20), turns(170, 200)
+    ([(0, 10, 20)], [(0, 170, 180), (1, 180, 200)])
+    """
+    first, last = floor((west + 180) / 360), max(ceil((east + 180) / 360), floor((west + 180) / 360) + 1)
+    return [(turn, max(west, 360 * turn - 180), min(east, 360 * turn + 180)) for turn in range(first, last)]
 
 
 def footprint(geobox: GeoBox) -> BaseGeometry:

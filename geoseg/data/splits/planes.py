@@ -8,13 +8,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.data.grids import LONLAT
 from geoseg.data.scene import OUTSIDE, TRAINING, SceneArrays, windows_of
-from geoseg.data.splits.ground import footprint, scene_keys
+from geoseg.data.splits.ground import footprint, scene_keys, turns
 from geoseg.data.splits.plan import PART_CODES, SplitPlan, SplitUnit, class_counts
 from geoseg.io.grids import crop
 from geoseg.io.polygons import Polygons, burn
@@ -61,13 +62,25 @@ class Places:
         if geobox.crs is None:
             return found
         for polygons, numbers in filter(None, (self._everywhere, self.own.get(key))):
-            above = burn(polygons, numbers, geobox, fill=NONE, dtype=np.int32)
-            np.copyto(found, above, where=above != NONE)
+            for turned in _turned(geobox):
+                above = burn(polygons, numbers, turned, fill=NONE, dtype=np.int32)
+                np.copyto(found, above, where=above != NONE)
         return found
 
     @cached_property
     def _everywhere(self) -> tuple[Polygons, NDArray[np.int64]] | None:
         return (self.everywhere, self.numbers) if len(self.everywhere) else None
+
+
+def _turned(geobox: GeoBox) -> list[GeoBox]:
+    """The grid where polygons between -180 and 180 may meet it: a grid in degrees may count on, from 0 to 360."""
+    if geobox.crs is None or not geobox.crs.geographic:
+        return [geobox]
+    west, _, east, _ = geobox.extent.boundingbox.bbox
+    return [
+        GeoBox(geobox.shape, Affine.translation(-360 * turn, 0) @ geobox.affine, geobox.crs)
+        for turn, _, _ in turns(west, east)
+    ]
 
 
 def _polygons(

@@ -38,12 +38,15 @@ class Pieces:
         scenes: The scene that each holds for; None for all.
         groups: The unit that each belongs to, `(piece,)`, from 0.
         words: What they are, for people.
+        spare: Whether those that hold for all scenes and have no labels may be left out: they are laid over the ground
+            whether anything is there or not.
     """
 
     geometries: Geometries
     scenes: list[str | None]
     groups: NDArray[np.int64]
     words: str
+    spare: bool = False
 
     @property
     def places(self) -> list[tuple[BaseGeometry | None, str | None]]:
@@ -54,7 +57,7 @@ class Pieces:
         """Those at `chosen`, their groups numbered anew."""
         groups = np.unique(self.groups[chosen], return_inverse=True)[1]
         geometries, scenes = ([values[k] for k in chosen.tolist()] for values in (self.geometries, self.scenes))
-        return Pieces(geometries, scenes, groups, self.words)
+        return Pieces(geometries, scenes, groups, self.words, self.spare)
 
 
 def cut_units(scenes: Sequence[SceneArrays], keys: Sequence[str], options: SplitOptions) -> Pieces:
@@ -93,7 +96,7 @@ def _cut(kind: str, scenes: Sequence[SceneArrays], keys: Sequence[str], options:
 def _together(one: Pieces, other: Pieces) -> Pieces:
     groups = np.concatenate([one.groups, other.groups + one.groups.max(initial=-1) + 1])
     words = f"{one.words}; {other.words} without a CRS"
-    return Pieces(one.geometries + other.geometries, one.scenes + other.scenes, groups, words)
+    return Pieces(one.geometries + other.geometries, one.scenes + other.scenes, groups, words, one.spare)
 
 
 def _resolved(scenes: Sequence[SceneArrays], options: SplitOptions) -> str:
@@ -112,7 +115,7 @@ def _resolved(scenes: Sequence[SceneArrays], options: SplitOptions) -> str:
 def _blocks(scenes: Sequence[SceneArrays], keys: Sequence[str], options: SplitOptions) -> Pieces:  # noqa: ARG001
     block_m = options.block_m or default_block_m(scenes)
     found = ground_blocks([scene.geobox for scene in scenes], block_m)
-    return Pieces(list(found), [None] * len(found), np.arange(len(found)), f"blocks of {block_m:,.0f} m")
+    return Pieces(list(found), [None] * len(found), np.arange(len(found)), f"blocks of {block_m:,.0f} m", spare=True)
 
 
 def _patches(scenes: Sequence[SceneArrays], keys: Sequence[str], options: SplitOptions) -> Pieces:  # noqa: ARG001

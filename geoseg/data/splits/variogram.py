@@ -218,9 +218,11 @@ def _compare_all(points: NDArray[np.float64], labels: NDArray[np.int64], tally: 
 def _fitted(
     lags: NDArray[np.float64], values: NDArray[np.float64], pairs: NDArray[np.float64], max_lag_m: float
 ) -> LabelRange:
-    """The model that fits best by weighted least squares (Cressie 1985, "Fitting variogram models by weighted least
-    squares", eq. 8: pairs over the squared semivariance of the model).
-    """  # noqa: D205
+    """The model that fits best by weighted least squares.
+
+    Each lag weighs its pairs over the squared semivariance of the model (Cressie 1985, "Fitting variogram models by
+    weighted least squares", eq. 8).
+    """
     if len(lags) < 4:
         raise InputError("too few labels to say how far they are alike; give buffer_m in metres")
     if not values.any():

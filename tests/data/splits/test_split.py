@@ -389,3 +389,28 @@ def test_folds_that_cannot_be_are_refused(decoded, patchy, grid):
 def test_options_that_make_no_sense_are_refused(options):
     with pytest.raises(InputError, match="needed is|needs|need each other"):
         SplitOptions(**options)
+
+
+@pytest.mark.parametrize("west", [-180.05, 179.9, 359.95, 200.0, -0.05])
+@pytest.mark.parametrize("options", [{"block_m": 1500.0}, {"regions": {"cols": [30, 70], "rows": [20, 90]}}])
+def test_grids_in_degrees_may_count_on_beyond_180(decoded, patchy, tmp_path, west, options):
+    """The same ground counted from -180, from 0 or across: units lie from -180 to 180, and hold the same pixels."""
+    scene = decoded(patchy(0, (100, 100)), geobox=GeoBox((100, 100), Affine(1e-3, 0, west, 0, -1e-3, 20), "EPSG:4326"))
+    plan = split([scene], buffer_m=200, **options)
+    assert np.abs([unit.geometry.bounds for unit in plan.units]).max() <= 180
+    assert np.sum([unit.counts for unit in plan.units]) == (100 * 100 if "block_m" in options else 70 * 40)
+    before = scene.part.copy()
+    plan.write(tmp_path / "split.geojson")
+    split([scene], file=str(tmp_path / "split.geojson"))
+    np.testing.assert_array_equal(scene.part, before)
+
+
+def test_scenes_across_the_antimeridian_are_split_as_others_are(decoded, patchy, nearest_m):
+    box = GeoBox((120, 120), Affine(100, 0, 812_000, 0, -100, 8_000_000), "EPSG:32760")
+    scene = decoded(patchy(0, (120, 120)), geobox=box)
+    plan = split([scene], block_m=2000, buffer_m=300)
+    lon = np.array([unit.geometry.bounds for unit in plan.units])[:, [0, 2]]
+    assert (lon > 179).any()
+    assert (lon < -179).any()
+    assert np.sum([unit.counts for unit in plan.units]) == 120 * 120
+    assert nearest_m(scene, [TRAINING], [scene], [VALIDATION]).min() > 299
