@@ -27,7 +27,7 @@ VERBS = {
     "vectorize": "Turn a class map into polygons.",
     "assess": "Compare a class map with a reference.",
     "export": "Write the network of a model file as ONNX, which runs without torch.",
-    "info": "Describe a scene, a class map or a model file.",
+    "info": "Describe a scene, a class map, a folder of them, a training config or a model file.",
 }
 
 FUNCTIONS = {"demo": "run_demo"}  # a verb's function is named like it, but for the one that is also a module

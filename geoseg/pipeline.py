@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from odc.geo.geobox import GeoBox
 
-from geoseg import accuracy, infer, io, models, training, vectorizing
-from geoseg.errors import GridError, InputError, OutputError
+from geoseg import accuracy, infer, inspecting, io, models, training, vectorizing
+from geoseg.errors import GeosegError, GridError, InputError, OutputError
 from geoseg.io.outputs import check_output
 from geoseg.progress import progress_bar
 from geoseg.vectorizing import open_class_map
@@ -185,7 +185,7 @@ def assess(
             counts = counts.update(mapped.pixels[0], mapped.valid, truth.pixels[0], truth.valid & inside)
     found = counts.finish()
     if out is not None:
-        _write_text(out, json.dumps(found.to_dict(), indent=2) + "\n")
+        _write_json(out, found.to_dict())
     return Assessment(found, out)
 
 
@@ -214,31 +214,110 @@ def export(model: Path, *, onnx: Path, overwrite: bool = False) -> Path:
     return models.export_onnx(network, card, out)
 
 
-def info(path: str) -> str:
-    """Describe a scene, a class map or a model file.
+def info(
+    path: Scene,
+    *,
+    model: Path | None = None,
+    bands: list[str] | str | None = None,
+    nodata: float | None = None,
+    crs: str | None = None,
+    exact: bool = False,
+    picture: Path | None = None,
+    json: Path | None = None,
+    overwrite: bool = False,
+) -> inspecting.Info:
+    """Describe a scene, a class map, a folder of them, a training config or a model file.
+
+    What is said of a large scene comes from a sample of it, and the text says so.
 
     Args:
-        path: A raster, an address or a model file.
+        path: Rasters, addresses or a pattern; a folder; a .yaml of geoseg fit; or a model file.
+        model: A model file: are its bands in the scene, and do their values look like those it was trained on?
+        bands: Names of the scene's bands in their order, such as red,green,blue, where the file does not name them.
+        nodata: The value that means nodata, where the file does not say.
+        crs: The scene's CRS, where the file does not say.
+        exact: Whether the classes of a large class map are counted pixel by pixel, not from a sample.
+        picture: A PNG file to draw: the scene, or where a config's training, validation and test pixels lie.
+        json: A JSON file for everything that was found.
+        overwrite: Whether existing outputs may be replaced.
 
     Returns:
-        A few lines of text.
+        What was found: print it, or take its `to_dict()`.
 
     Raises:
-        GeosegError: The file is missing or is neither.
+        GeosegError: The file is missing or is none of these.
     """
-    if str(path).endswith(".safetensors"):
-        return models.describe(models.read_card(Path(path)))
-    if str(path).endswith(".onnx"):
-        return models.describe(models.read_onnx_card(Path(path)))
-    source = open_source(path)
-    geobox = source.geobox
-    lines = [
-        f"size    {geobox.shape[1]} x {geobox.shape[0]} pixels (columns x rows), {source.dtype}",
-        f"crs     {geobox.crs or 'none'}",
-        f"pixel   {abs(geobox.resolution.x):g} x {abs(geobox.resolution.y):g}",
-        f"bands   {', '.join(source.bands)}",
-    ]
-    return "\n".join(lines)
+    given = [str(item) for item in (path if isinstance(path, list) else [path]) if isinstance(item, str | Path)]
+    picture = None if picture is None else _png(check_output(picture, overwrite=overwrite, inputs=given))
+    json = None if json is None else check_output(json, overwrite=overwrite, inputs=given)
+    kind = _kind(given[0]) if len(given) == 1 and not isinstance(path, dict) else "scene"
+    if kind != "scene" and model is not None:
+        raise InputError(f"{given[0]} is a {kind}; --model compares a scene with a model")
+    if kind in ("folder", "model") and picture is not None:
+        raise InputError(f"{given[0]} is a {kind}, which has no picture; --picture draws a scene or a config's split")
+    if kind == "scene":
+        opened = _opened(path, bands=bands, nodata=nodata, crs=crs)
+        found = inspecting.inspect_scene(opened, name=", ".join(given) or "scene", exact=exact)
+        if model is not None:
+            found = inspecting.compare_scene(found, opened, inspecting.model_card(Path(model)))
+        if picture is not None:
+            inspecting.draw_scene(opened, picture, classes=found.kind == "class map")
+    elif kind == "folder":
+        with progress_bar("look at rasters") as progress:
+            found = inspecting.inspect_folder(Path(given[0]), progress=progress)
+    elif kind == "config":
+        found = _config_info(Path(given[0]), picture=picture)
+    else:
+        found = inspecting.describe_model(Path(given[0]))
+    if json is not None:
+        _write_json(json, found.to_dict())
+    return found
+
+
+def _kind(path: str) -> str:
+    """What a path names, by its ending: a scene unless it is a model, a config or a folder."""
+    suffix = Path(path).suffix.lower()
+    if suffix in (".safetensors", ".onnx"):
+        return "model"
+    if suffix in (".yaml", ".yml"):
+        return "config"
+    return "folder" if Path(path).is_dir() and suffix != ".zarr" else "scene"
+
+
+def _config_info(config: Path, *, picture: Path | None) -> inspecting.Info:
+    """What a training config would train on; where its split is refused, the text says why."""
+    with training.opened_data(config) as data:
+        refused = ""
+        try:
+            data.setup("fit")
+        except GeosegError as error:
+            if not data.scenes:  # the scenes themselves cannot be used
+                raise
+            refused = str(error)
+        plan = None if refused else data.split_plan
+        found = inspecting.inspect_data(
+            data.scenes,
+            legend=data.legend,
+            name=str(config),
+            stats=None if refused else data.stats,
+            buffer_m=None if plan is None else plan.buffer_m,
+            refused=refused,
+            unreadable=[str(scene) for scene in data.unreadable],
+        )
+        if picture is not None and plan is not None:
+            inspecting.draw_parts(data.scenes, plan, picture)
+    return found
+
+
+def _png(path: Path) -> Path:
+    """The path, which ends in .png.
+
+    Raises:
+        InputError: It does not.
+    """
+    if path.suffix.lower() != ".png":
+        raise InputError(f"the picture {path} does not end in .png; name it {path.with_suffix('.png')}")
+    return path
 
 
 def blocks_of(geobox: GeoBox, *, side_px: int = 2048) -> Iterator[GeoBox]:
@@ -274,6 +353,15 @@ def parse_bytes(text: str | int) -> int:
 
 def _scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None, crs: str | None) -> Source:
     """The source of a scene as the command line gives it; it has a CRS."""
+    source = _opened(scene, bands=bands, nodata=nodata, crs=crs)
+    if source.geobox.crs is None:
+        named = ", ".join(map(str, scene)) if isinstance(scene, list) else scene
+        raise GridError(f"{named} has no CRS; say it with --crs EPSG:..., or write it into the file")
+    return source
+
+
+def _opened(scene: Scene, *, bands: list[str] | str | None, nodata: float | None, crs: str | None) -> Source:
+    """The source of a scene as the command line gives it."""
     extra = {key: value for key, value in (("nodata", nodata), ("crs", crs)) if value is not None}
     spec: Any = scene[0] if isinstance(scene, list) and len(scene) == 1 else scene
     if extra and isinstance(spec, str):
@@ -282,11 +370,7 @@ def _scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None,
         spec = [{"path": item, **extra} if isinstance(item, str) else {**item, **extra} for item in spec]
     elif extra:
         spec = {**spec, **extra}
-    source = open_source(spec, bands=_names(bands))
-    if source.geobox.crs is None:
-        named = ", ".join(map(str, scene)) if isinstance(scene, list) else scene
-        raise GridError(f"{named} has no CRS; say it with --crs EPSG:..., or write it into the file")
-    return source
+    return open_source(spec, bands=_names(bands))
 
 
 def _names(given: list[str] | str | None) -> list[str] | None:
@@ -306,6 +390,10 @@ def _model_paths(given: Path | list[Path]) -> list[Path]:
 def _trained(path: Path) -> infer.TrainedModel:
     """The model of a file."""
     return infer.OnnxModel.load(path) if path.suffix == ".onnx" else infer.TorchModel.load(path)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    _write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:

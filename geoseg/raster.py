@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
+QUANTILE_LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+"""Shares of the training pixels below the values that a model keeps of each band, to know a scene that differs."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Raster:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from geoseg.errors import GeosegError, MissingInputError, ModelFileError
 from geoseg.legend import Legend
 from geoseg.models.spec import ModelSpec
+from geoseg.raster import QUANTILE_LEVELS
 
 FORMAT = 1
 METADATA_KEY = "geoseg"
@@ -29,7 +30,10 @@ SUFFIX = ".safetensors"
 class BandInfo:
     """One input band: its name, and its statistics over the training pixels in the units of the file.
 
-    The network sees `(value - mean) / std`.
+    The network sees `(value - mean) / std`. `quantiles` are the values at `QUANTILE_LEVELS`, none in older files.
+
+    Raises:
+        ModelFileError: There are more or fewer quantiles than levels.
     """
 
     name: str
@@ -38,6 +42,12 @@ class BandInfo:
     wavelength_um: float | None = None
     min: float | None = None
     max: float | None = None
+    quantiles: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quantiles", tuple(map(float, self.quantiles)))  # JSON has lists
+        if len(self.quantiles) not in (0, len(QUANTILE_LEVELS)):
+            raise ModelFileError(f"band {self.name} has {len(self.quantiles)} quantiles, not {len(QUANTILE_LEVELS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,8 +62,9 @@ def test_assess_against_itself_is_perfect_and_against_half_a_region_counts_half(
 
 
 def test_info_describes_scenes_and_models(mapped: Path, model: Path) -> None:
-    assert "red, nir" in geoseg.info(str(mapped.with_name("scene.tif")))
-    assert "red" in geoseg.info(str(model))
+    assert "red, nir" in str(geoseg.info(str(mapped.with_name("scene.tif")), model=model))
+    assert "1 water" in str(geoseg.info(str(mapped)))
+    assert "red" in str(geoseg.info(str(model)))
 
 
 def test_the_command_line_goes_the_same_way(

@@ -1,0 +1,9 @@
+from .folders import inspect_folder as inspect_folder
+from .models import compare_scene as compare_scene
+from .models import describe_model as describe_model
+from .models import model_card as model_card
+from .pictures import draw_scene as draw_scene
+from .scenes import inspect_scene as inspect_scene
+from .tables import Info as Info
+from .training_data import draw_parts as draw_parts
+from .training_data import inspect_data as inspect_data
