@@ -11,12 +11,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import distributed
-from torch.utils.data import DataLoader
 
 from geoseg.data.augment import AugmentOptions, augment_batch
 from geoseg.data.decode import DecodedSet, decode_scenes
 from geoseg.data.grids import outline_of
 from geoseg.data.label_index import LabelIndex
+from geoseg.data.loader import PatchLoader
 from geoseg.data.sampling import PatchBatches, PatchSampler, SamplingOptions, share_of, validation_windows
 from geoseg.data.scene import TEST, TRAINING, VALIDATION, SceneArrays
 from geoseg.data.specs import OpenedScenes, open_scenes
@@ -54,7 +54,7 @@ class SceneDataModule(LightningDataModule):
         split: Which pixels validate.
         augment: What happens to training patches.
         store: Where decoded scenes are kept.
-        workers: Processes that cut patches; 0 cuts them in this one, which is fastest while the store is in memory.
+        workers: Threads that cut patches ahead; 0 cuts each batch when it is asked for, which suits a CPU that trains.
         seed: The draw of patches and augmentation.
     """
 
@@ -131,7 +131,7 @@ class SceneDataModule(LightningDataModule):
             if absent:
                 logger.warning("no %s pixel of class %s: %s", what, ", ".join(absent), so)
 
-    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+    def train_dataloader(self) -> PatchLoader:
         """The patches that `sampling` draws; each epoch has its own."""
         self._sampler = PatchSampler(
             self.scenes,
@@ -145,19 +145,19 @@ class SceneDataModule(LightningDataModule):
         )
         if self._saved:
             self._sampler.load_state_dict(self._saved)
-        if self.trainer is not None:  # workers fetch ahead, before the loop says which epoch it is
+        if self.trainer is not None:  # whoever asks for batches before the loop says which epoch it is
             self._sampler.set_epoch(self.trainer.current_epoch)
         return self._loader(PatchBatches(self.scenes, patch_px=self.patch_px, part=TRAINING), self._sampler)
 
-    def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+    def val_dataloader(self) -> PatchLoader:
         """A grid of patches that shows every validation label once, with context around it."""
         return self._judged(VALIDATION)
 
-    def test_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+    def test_dataloader(self) -> PatchLoader:
         """The same of the test part."""
         return self._judged(TEST)
 
-    def _judged(self, part: int) -> DataLoader[dict[str, torch.Tensor]]:
+    def _judged(self, part: int) -> PatchLoader:
         side = max(self.patch_px, VALIDATION_SIDE_PX)
         halo_px = side // 8
         windows = validation_windows(self.scenes, patch_px=side, halo_px=halo_px, part=part)
@@ -167,23 +167,18 @@ class SceneDataModule(LightningDataModule):
         batches = [windows[start : start + step] for start in range(0, len(windows), step)]
         return self._loader(PatchBatches(self.scenes, patch_px=side, part=part, halo_px=halo_px), batches)
 
-    def _loader(self, dataset: PatchBatches, sampler: Any) -> DataLoader[dict[str, torch.Tensor]]:
-        return DataLoader(
-            dataset,
-            sampler=sampler,
-            batch_size=None,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def _loader(self, dataset: PatchBatches, sampler: Any) -> PatchLoader:
+        return PatchLoader(dataset, sampler, workers=self.workers, pin=torch.cuda.is_available())
 
     def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:  # noqa: ARG002
-        """Augments training batches on their device; the draw depends on the seed, the step and the device's rank."""
+        """Augments training batches on their device; the draw depends on the seed, the batch and the device's rank."""
         batch = {**batch, "label": batch["label"].long()}
         if self.trainer is None or not self.trainer.training:
             return batch
-        step = self.trainer.global_step * self.trainer.world_size + self.trainer.global_rank
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        # Batches, not steps of the optimiser: several may make one step.
+        drawn = self.trainer.fit_loop.total_batch_idx + 1
+        turn = drawn * self.trainer.world_size + self.trainer.global_rank
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + turn)
         mean, std, rare = (
             torch.as_tensor(values, dtype=torch.float32, device=batch["image"].device)
             for values in (self.stats.mean, self.stats.std, rarity(self.training_pixels))

@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from geoseg.data.arrays import copy_window, kept_dtype
-from geoseg.data.decode import decode_scene
 from geoseg.data.scene import IGNORE_INDEX, TRAINING, Layer, SceneArrays
 from geoseg.jit import jit
 from geoseg.tiling import Window
-
-__all__ = ["decode_scene", "gather_patches"]
 
 SOFT_ONE = np.uint8(255)
 

@@ -47,18 +47,20 @@ class HardExamples(Callback):
         found = torch.cat([torch.cat(self._windows).double(), torch.cat(self._losses).double()[:, None]], 1)
         self._windows, self._losses = [], []
         windows, losses = _split(_from_all(found, trainer, module))
-        trainer.datamodule.note_losses(windows, losses)
+        loop: Any = trainer
+        loop.datamodule.note_losses(windows, losses)
 
 
 def _from_all(rows: torch.Tensor, trainer: Trainer, module: LightningModule) -> NDArray[np.float64]:
     """The rows of all devices, those of the first device first; devices may have different numbers of them."""
     if trainer.world_size == 1:
         return np.asarray(rows.cpu().numpy(), np.float64)
+    gather: Any = module.all_gather
     count = torch.tensor([len(rows)], device=rows.device)
-    counts = module.all_gather(count).flatten().tolist()
+    counts = gather(count).flatten().tolist()
     padded = torch.zeros((max(counts), rows.shape[1]), dtype=rows.dtype, device=rows.device)
     padded[: len(rows)] = rows
-    gathered = module.all_gather(padded).cpu().numpy()
+    gathered = gather(padded).cpu().numpy()
     return np.concatenate([part[:size] for part, size in zip(gathered, counts, strict=True)]).astype(np.float64)
 
 

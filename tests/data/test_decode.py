@@ -414,7 +414,7 @@ def test_another_option_makes_another_entry(made_up, kept, entries):
     assert len(entries()) == 4
 
 
-def test_a_changed_file_is_read_again(tiff, tmp_path, legend):
+def test_a_changed_file_is_read_again(tiff, tmp_path, legend, entries):
     with rasterio.open(tiff("labels.tif", count=1, dtype="uint8"), "r+") as file:
         file.write(np.full((1, 600, 700), 5, np.uint8))
     labels = open_labels(str(tmp_path / "labels.tif"), legend=legend)[0]
@@ -429,9 +429,9 @@ def test_a_changed_file_is_read_again(tiff, tmp_path, legend):
         return value
 
     with rasterio.open(tiff(), "r+") as file:
-        assert corner() == 0
+        assert [corner(), corner(), len(entries())] == [0, 0, 1]
         file.write(np.full((2, 600, 700), 77, np.uint16))
-    assert corner() == 77
+    assert [corner(), corner(), len(entries())] == [77, 77, 2]
 
 
 def test_sources_without_a_lasting_name_are_not_kept(pair, legend, tmp_path):
