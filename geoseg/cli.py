@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 
 import geoseg
 from geoseg.errors import GeosegError, InputError
+from geoseg.progress import is_first_process
 
 # First lines of the verbs' docstrings, so that `geoseg --help` need not import them; a test holds them equal.
 VERBS = {
@@ -67,7 +68,7 @@ def _run(name: str, args: list[str]) -> int:
         shown = verb(args=args)
     else:
         shown = call(verb, args, name=name)
-    if shown is not None:
+    if shown is not None and is_first_process():
         print(shown)
     return 0
 

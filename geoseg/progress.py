@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +10,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A function `(done, total)` that moves a bar named `title` on standard error; it does nothing off a terminal."""
-    if not sys.stderr.isatty():
+    """A function `(done, total)` that moves a bar named `title` on standard error; it does nothing off a terminal.
+
+    Of several processes that train together the first shows it.
+    """
+    if not sys.stderr.isatty() or not is_first_process():
         yield _silent
         return
     from rich.console import Console
@@ -28,6 +32,11 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of the processes that train together, or the only one; torch's launchers say it so."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _silent(done: int, total: int) -> None:

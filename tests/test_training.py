@@ -208,6 +208,24 @@ def test_an_interrupted_run_resumes_as_if_it_had_never_stopped(scene, monkeypatc
         torch.testing.assert_close(one, other)
 
 
+def test_hard_examples_and_soft_labels_train(scene):
+    with rasterio.open("labels.tif") as file:
+        labels = file.read(1)
+    shares = np.stack([np.where(labels == value, 200, 20 * (labels > 0)) for value in (1, 2, 3)]).astype(np.uint8)
+    write(Path("soft.tif"), shares, nodata=255)
+    soft = {"image": "image.tif", "labels": {"soft": "soft.tif", "classes": ["water", "wood", "road"]}}
+    hard = {"sampling": {"shares": {"hard": 0.5, "labelled": 0.5}}}
+    result = run_fit(config(soft, data=hard, trainer={"max_epochs": 6}))
+    assert result.scores["mean_iou"] > 0.9
+
+
+def test_a_saved_split_is_the_same_split(scene):
+    first = run_fit(config(scene))
+    again = run_fit(config(scene, name="again", data={"split": {"file": "runs/tiny/split.geojson", "buffer_m": 20.0}}))
+    parts = [json.loads((run.folder / "metrics.json").read_text())["validation_pixels"] for run in (first, again)]
+    assert parts[0] == parts[1]
+
+
 def test_two_scenes_in_two_zones_at_one_resolution(scene, tmp_path, monkeypatch, caplog):
     with rasterio.open("image.tif") as image, rasterio.open("labels.tif") as labels:
         for name, source in (("image2.tif", image), ("labels2.tif", labels)):
@@ -215,14 +233,16 @@ def test_two_scenes_in_two_zones_at_one_resolution(scene, tmp_path, monkeypatch,
             with rasterio.open(name, "w", **profile) as file:
                 file.write(source.read())
     other = {"image": "image2.tif", "labels": {**scene["labels"], "path": "labels2.tif"}, "part": "validation"}
-    both = config(scene, data={"gsd_m": 20.0, "memory_cap_gb": 0.0, "cache": str(tmp_path)})
+    both = config(scene, data={"gsd_m": 20.0, "store": {"memory_gb": 0.0, "folder": str(tmp_path / "store")}})
     both["data"]["scenes"].append(other)
     with caplog.at_level(logging.WARNING, "geoseg"):
         result = run_fit(both)
     card = read_card(result.model)
     assert card.gsd_m == (20.0, 20.0)
     assert sum(item["pixels"] for item in result.scores["classes"].values()) > 4500  # all of the second scene
-    assert not list(tmp_path.glob("geoseg-store-*"))
+    assert not list((tmp_path / "store").glob("*.part"))
+    assert json.loads(Path("runs/tiny/split.geojson").read_text())["type"] == "FeatureCollection"
+    assert Path("runs/tiny/split.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("landcover*.yaml")), ids=lambda path: path.stem)

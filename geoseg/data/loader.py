@@ -1,7 +1,7 @@
 """Batches from windows, cut ahead by threads.
 
-Cutting patches lets other threads run, and so does decoding. Threads share what is decoded and hand over a batch without
-copying it, which processes cannot, and an error arrives as it was raised.
+Cutting patches lets other threads run, and so does decoding. Threads share what is decoded and hand over a batch
+without copying it, which processes cannot, and an error arrives as it was raised.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ class Arrays(Protocol):
     def measure(self, scores: Any, layers: Sequence[str]) -> dict[str, NDArray[Any]]:
         """The layers of that name on the host, `(band, row, col)`; layers of classes hold channels.
 
-        Percentages are 0 to 100, or `NO_NUMBER` where a score is NaN; the lowest channel wins a tie.
+        Percentages are 0 to 100, or `NO_NUMBER` where a score is NaN; the lowest channel wins a tie. `level` is the
+        confidence in steps of 1/255.
         """
 
 
@@ -82,7 +83,7 @@ def channel_dtype(classes: int) -> type[np.uint8 | np.uint16]:
     return np.uint8 if classes <= 256 else np.uint16
 
 
-F0, F1 = np.float32(0), np.float32(1)
+F0, F1, F255 = np.float32(0), np.float32(1), np.float32(255)
 
 
 class HostArrays:
@@ -151,6 +152,8 @@ class HostArrays:
             found["entropy"] = as_percent(_entropy(scores))
         if "probabilities" in layers:
             found["probabilities"] = as_percent(np.moveaxis(scores, 2, 0))
+        if "level" in layers:
+            found["level"] = np.rint(np.nan_to_num(high) * F255).clip(0, 255).astype(np.uint8)
         return {name: found[name].reshape(-1, *shape) for name in layers}
 
 

@@ -62,6 +62,9 @@ LAYERS: Mapping[str, Layer] = {
 }
 ALWAYS = ("class", "confidence")
 
+LEVEL = Layer("level", "Probability of the class, in steps of 1/255", "percent")
+"""For what counts a map instead of writing it: finer than percent."""
+
 
 def chosen_layers(extra: Sequence[str]) -> tuple[Layer, ...]:
     """The layers always written and those asked for, in the order of `LAYERS`.

@@ -79,6 +79,8 @@ class TorchArrays:
             found["entropy"] = _percent(total / math.log(max(len(scores), 2)))
         if "probabilities" in layers:
             found["probabilities"] = _percent(scores)
+        if "level" in layers:
+            found["level"] = _host((high.nan_to_num() * 255).round().clamp(0, 255), np.uint8)
         return {name: found[name].reshape(-1, *scores.shape[1:]) for name in layers}
 
 

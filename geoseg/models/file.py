@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from safetensors.torch import load_file, save
 from torch import nn
 
-from geoseg.errors import InputError, ModelFileError, OutputError
+from geoseg.errors import InputError, ModelFileError
+from geoseg.models.atomic import renamed_when_done
 from geoseg.models.build import create_model
 from geoseg.models.card import METADATA_KEY, BandInfo, ModelCard, read_card
 
@@ -28,21 +26,8 @@ def save_model(path: Path, *, model: nn.Module, card: ModelCard) -> None:
     header = json.dumps(card.to_dict(parameters=parameters), allow_nan=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     payload = save(tensors, {METADATA_KEY: header})
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(payload)
-            Path(unfinished).chmod(0o644)
-            Path(unfinished).replace(path)
-        except OSError:
-            with suppress(OSError):
-                Path(unfinished).unlink()
-            raise
-    except OSError as error:
-        raise OutputError(f"the model file {path} cannot be written: {error.strerror or error}") from error
+    with renamed_when_done(Path(path), what="model file") as part:
+        part.write_bytes(payload)
 
 
 def load_model(path: Path) -> tuple[nn.Module, ModelCard]:

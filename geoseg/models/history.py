@@ -34,14 +34,15 @@ class History(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *rest: Any) -> None:  # noqa: ARG002
         """Notes the loss; it stays on its device."""
-        self._losses.append(outputs["loss"].detach())
+        # Lightning has divided it by the number of batches that make a step of the optimiser.
+        self._losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Adds the epoch's row, before its checkpoint is written."""
         if not self._losses:
             return
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        loss = float(torch.stack(self._losses).mean())
+        loss = float(trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean"))
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": round(self.seconds, 3)}
         self.rows.append({**row, "train/loss": loss, **scores})
         self._losses.clear()

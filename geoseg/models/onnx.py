@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,8 +21,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from geoseg.errors import InputError, ModelFileError, OutputError
+from geoseg.errors import InputError, ModelFileError
 from geoseg.extras import extra_module
+from geoseg.models.atomic import renamed_when_done
 from geoseg.models.card import METADATA_KEY, ModelCard
 from geoseg.models.onnx_session import first_line, open_session, run_session
 
@@ -71,7 +71,7 @@ def export_onnx(network: nn.Module, card: ModelCard, out: Path, *, opset: int | 
     _tidy(program.model, classes=len(card.legend))
     program.model.metadata_props[METADATA_KEY] = json.dumps(card.to_dict(parameters=parameters), allow_nan=False)
     program.model.metadata_props[WEIGHTS_KEY] = weights_digest(twin)
-    with _renamed_when_done(Path(out)) as part:
+    with renamed_when_done(Path(out), what="ONNX file") as part:
         program.save(part, external_data=False)
         check_onnx(part, twin, bands=bands)
     return Path(out)
@@ -192,24 +192,3 @@ def _bins(op: Any, size: Any, count: int) -> Any:
     pixel = op.Unsqueeze(op.Range(op.Constant(value_int=0), op.Squeeze(size), op.Constant(value_int=1)), [0])
     inside = op.And(op.GreaterOrEqual(pixel, start), op.Less(pixel, stop))
     return op.Div(op.Cast(inside, to=1), op.Cast(op.Sub(stop, start), to=1))  # to float32
-
-
-@contextlib.contextmanager
-def _renamed_when_done(path: Path) -> Iterator[Path]:
-    """A name beside `path` that becomes it in the end; nothing is left after an error.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            part = Path(file.name)
-        try:
-            yield part
-            part.chmod(0o644)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"the ONNX file {path} cannot be written: {error.strerror or error}") from error

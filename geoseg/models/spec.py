@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,13 +15,16 @@ class ModelSpec:
 
     Attributes:
         decoder: A name in `geoseg.models.DECODERS`.
-        encoder: An encoder of segmentation-models-pytorch or timm.
+        encoder: An encoder of segmentation-models-pytorch, timm, torchvision or torchgeo.
         bands: Number of input bands.
         classes: Number of output channels.
-        options: The decoder's own options, plain JSON values.
+        options: The decoder's own options, plain JSON values; those of the encoder stand under `encoder_options`.
+        wavelengths_um: Centre wavelength of each band in micrometres, None where it is not known; None where none is.
+            Networks that are built from wavelengths (DOFA, Copernicus-FM, Panopticon) need all of them, and take their
+            weights along to bands of another sensor: to those, only this and `bands` change.
 
     Raises:
-        InputError: The number of bands or classes is below one.
+        InputError: The number of bands or classes is below one, or the wavelengths are not one positive number a band.
     """
 
     decoder: str = "unet"
@@ -28,11 +32,26 @@ class ModelSpec:
     bands: int
     classes: int
     options: dict[str, Any] = field(default_factory=dict)
+    wavelengths_um: tuple[float | None, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.bands < 1 or self.classes < 1:
             raise InputError(f"a network with {self.bands} bands and {self.classes} classes: needed is one of each")
+        if self.wavelengths_um is None:
+            return
+        given = tuple(self.wavelengths_um)  # JSON has lists
+        if len(given) != self.bands:
+            raise InputError(
+                f"{len(given)} wavelengths for {self.bands} bands: needed is one a band, None where unknown"
+            )
+        if not all(um is None or (math.isfinite(um) and um > 0) for um in given):
+            raise InputError(f"wavelengths_um is {list(given)}: needed are positive micrometres, such as 0.665 for red")
+        known = any(um is not None for um in given)
+        object.__setattr__(self, "wavelengths_um", given if known else None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that `ModelSpec(**values)` reads back."""
-        return asdict(self)
+        """Plain values that `ModelSpec(**values)` reads back; wavelengths are left out where none is known."""
+        values = asdict(self)
+        if values["wavelengths_um"] is None:
+            del values["wavelengths_um"]
+        return values

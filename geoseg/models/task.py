@@ -4,53 +4,38 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+from torch.optim import Optimizer
 
 from geoseg.errors import InputError
+from geoseg.models.average import SwaOptions, move_average
 from geoseg.models.build import create_model
-from geoseg.models.losses import WEIGHTINGS, SegmentationLoss, check_loss, class_weights
+from geoseg.models.depth import encoder_layers
+from geoseg.models.freezing import check_freeze, ever_learns, freeze_parts
+from geoseg.models.lora import LoraOptions, add_lora
+from geoseg.models.losses import WEIGHTINGS, SegmentationLoss, check_loss, class_weights, patch_losses
 from geoseg.models.metrics import Scores, confusion_counts
+from geoseg.models.normalizing import normalize, use_bf16
+from geoseg.models.optim import SCHEDULES, layer_rates, parameter_groups, then_constant
 from geoseg.models.spec import ModelSpec
+from geoseg.models.transfer import start_from
+from geoseg.models.trouble import Seen, described, from_all, is_finite, seen_of
+from geoseg.models.wavelengths import band_wavelengths
+
+__all__ = ["SCHEDULES", "SegmentationTask", "move_average", "normalize", "use_bf16"]
 
 Batch = dict[str, torch.Tensor]
-
-
-def one_cycle(progress: float, warmup: float) -> float:
-    """Half a cosine up from 1/25, half a cosine down to 0 (Smith and Topin 2019)."""
-    if progress < warmup:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * progress / warmup)) / 2
-    return _cosine((progress - warmup) / (1 - warmup))
-
-
-def _cosine(progress: float) -> float:
-    return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-
-
-def _warm(shape: Callable[[float], float]) -> Callable[[float, float], float]:
-    """A schedule that rises in a straight line during the warm-up, and follows `shape` from then on."""
-
-    def factor(progress: float, warmup: float) -> float:
-        if progress < warmup:
-            return max(progress / warmup, 0.01)
-        return shape(min((progress - warmup) / (1 - warmup), 1.0))
-
-    return factor
-
-
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "onecycle": one_cycle,
-    "cosine": _warm(_cosine),
-    "poly": _warm(lambda progress: (1 - progress) ** 0.9),
-    "constant": _warm(lambda progress: 1.0),  # noqa: ARG005 - the shape of all schedules
-}
+NEVER = 10**9  # an epoch that no run reaches
 
 
 class SegmentationTask(LightningModule):
@@ -63,8 +48,15 @@ class SegmentationTask(LightningModule):
         decoder: unet, unetplusplus, fpn, deeplabv3plus, segformer, ..., or pixel, which sees no context.
         encoder: An encoder of segmentation-models-pytorch or timm.
         weights: Pretrained weights of the encoder, e.g. imagenet; without, it starts from random ones.
+        init_from: A model file to begin with instead, of other classes or bands: what is of the same name is kept.
         options: The decoder's options, e.g. {encoder_depth: 3, decoder_channels: [64, 32, 32], dropout: 0.2}.
-        loss: Losses and their weights in the sum: ce, dice, focal.
+        wavelengths_um: Centre wavelengths of bands by name in micrometres, where their names do not tell them.
+        sensor: What numbered bands are of: sentinel-2, landsat-5, landsat-7, landsat-8, landsat-9, naip.
+        freeze: Parts that do not learn: {encoder: 5} for the first five epochs, {encoder: all} for the whole run.
+        layer_decay: The learning rate of each layer of the encoder is that of the next one times this; 1 changes none.
+        lora: Leaves the encoder as it is, and adds matrices of low rank to its attention, e.g. {rank: 8, alpha: 16}.
+        loss: Losses and their weights in the sum: ce, focal, ohem, dice, jaccard, tversky, lovasz, boundary, and gce
+            and sce for wrong labels; or a loss with options, e.g. {ce: 1, tversky: {weight: 0.5, beta: 0.8}}.
         class_weights: Weight of rare classes in ce and focal: none, inverse, sqrt_inverse, effective.
         class_weight_cap: No class weighs more than this times the most common one.
         label_smoothing: Share of each label that is spread over all classes in ce.
@@ -73,7 +65,10 @@ class SegmentationTask(LightningModule):
         schedule: Learning rate over the run: onecycle, cosine, poly, constant.
         warmup: Share of the run in which the learning rate rises.
         ema_decay: Decay of the running mean of the weights, which is validated and saved; 0 keeps none.
+        swa: Takes the mean of the weights over the last part of the run too, e.g. {start: 0.75}; it is saved where it
+            scores better than the best epoch.
         bf16: Run the network in bfloat16: yes, no, or auto, which does so where the device has instructions for it.
+        compile: Whether torch.compile makes the network's training faster, which takes a minute first.
     """
 
     mean: torch.Tensor
@@ -86,8 +81,14 @@ class SegmentationTask(LightningModule):
         decoder: str = "unet",
         encoder: str = "resnet18",
         weights: str | None = None,
+        init_from: str | None = None,
         options: dict[str, Any] | None = None,
-        loss: dict[str, float] | None = None,
+        wavelengths_um: dict[str, float] | None = None,
+        sensor: str | None = None,
+        freeze: dict[str, int | str] | None = None,
+        layer_decay: float = 1.0,
+        lora: LoraOptions | None = None,
+        loss: dict[str, Any] | None = None,
         class_weights: str = "none",
         class_weight_cap: float = 5.0,
         label_smoothing: float = 0.05,
@@ -96,18 +97,30 @@ class SegmentationTask(LightningModule):
         schedule: str = "onecycle",
         warmup: float = 0.15,
         ema_decay: float = 0.99,
+        swa: SwaOptions | None = None,
         bf16: str = "auto",
+        compile: bool = False,  # noqa: A002 (the option is called so everywhere)
     ) -> None:
         super().__init__()
-        self.loss_parts = loss or {"ce": 1.0, "dice": 0.5}
+        self.loss_parts, self.freezing = loss or {"ce": 1.0, "dice": 0.5}, freeze or {}
         check_loss(self.loss_parts, smoothing=label_smoothing)
-        _check_options(class_weights, schedule, warmup, ema_decay, bf16)
+        check_freeze(self.freezing)
+        _check_choices(class_weights=class_weights, schedule=schedule, bf16=bf16)
+        _check_shares(warmup=warmup, ema_decay=ema_decay, layer_decay=layer_decay, lr=lr)
+        if weights is not None and init_from is not None:
+            raise InputError("model.weights and model.init_from are both given, and both fill the encoder: give one")
         self.decoder, self.encoder, self.weights, self.options = decoder, encoder, weights, options or {}
+        self.init_from, self.wavelengths_um, self.sensor = init_from, wavelengths_um, sensor
+        self.layer_decay, self.lora, self.swa, self.compiled = layer_decay, lora, swa, compile
         self.weighting, self.weight_cap, self.smoothing = class_weights, class_weight_cap, label_smoothing
         self.lr, self.weight_decay, self.schedule, self.warmup = lr, weight_decay, schedule, warmup
         self.ema_decay, self.bf16 = ema_decay, bf16
         self.spec: ModelSpec | None = None
         self.class_names: tuple[str, ...] = ()
+        self.keeps_patch_losses = False
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # of few validation patches one may have none
+        self.swa_steps, self._stepped = 0, 0
+        self._before: Seen | None = None
 
     def prepare(
         self,
@@ -116,6 +129,7 @@ class SegmentationTask(LightningModule):
         std: Sequence[float] | NDArray[np.float64],
         class_names: Sequence[str],
         class_pixels: NDArray[np.int64],
+        band_names: Sequence[str] | None = None,
     ) -> None:
         """Builds the network for the data it will see; comes before the trainer.
 
@@ -124,22 +138,64 @@ class SegmentationTask(LightningModule):
             std: Standard deviation of each band.
             class_names: Names of the output channels.
             class_pixels: Labelled training pixels of each class.
+            band_names: Names of the bands, which tell their wavelengths.
 
         Raises:
-            InputError: The network cannot be built.
+            InputError: The network cannot be built, or what is asked of it does not fit it.
         """
-        self.spec = ModelSpec(
-            decoder=self.decoder, encoder=self.encoder, bands=len(mean), classes=len(class_names), options=self.options
-        )
         self.class_names = tuple(class_names)
+        self.spec = self._spec(len(mean), band_names)
+        self._seed = torch.initial_seed()
         # BatchNorm and convolutions run fastest on CPU and tensor cores with the bands innermost.
-        self.network = create_model(self.spec, weights=self.weights).to(memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.network).requires_grad_(requires_grad=False) if self.ema_decay else None
+        self.network = self._begun(self.spec, band_names).to(memory_format=torch.channels_last)
+        self._ready_to_learn(self.spec)
+        self.average = _still(self.network) if self.ema_decay else None
+        self.swa_network = _still(self.network) if self.swa is not None else None
+        if self.compiled:
+            self.network.compile()  # in place: the weights keep their names
         weight = class_weights(class_pixels, how=self.weighting, cap=self.weight_cap)
         self.loss = SegmentationLoss(self.loss_parts, weight=weight, smoothing=self.smoothing)
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.as_tensor(np.asarray(values), dtype=torch.float32))
         self.register_buffer("counts", torch.zeros(len(class_names), len(class_names), dtype=torch.int64))
+        self._counting = self.counts.clone()
+
+    def _spec(self, bands: int, names: Sequence[str] | None) -> ModelSpec:
+        wavelengths = None
+        if names is not None:
+            wavelengths = band_wavelengths(names, given=self.wavelengths_um, sensor=self.sensor)
+        return ModelSpec(
+            decoder=self.decoder, encoder=self.encoder, bands=bands, classes=len(self.class_names),
+            options=self.options, wavelengths_um=wavelengths,
+        )  # fmt: skip
+
+    def _begun(self, spec: ModelSpec, names: Sequence[str] | None) -> nn.Module:
+        """The network with the weights that it begins with."""
+        network = create_model(spec, weights=self.weights, band_names=names)
+        if self.init_from is not None:
+            start_from(self.init_from, network, spec=spec, band_names=names, class_names=self.class_names)
+        return network
+
+    def _ready_to_learn(self, spec: ModelSpec) -> None:
+        """Decides which parameters learn, and how fast."""
+        if self.lora is not None:
+            add_lora(self.network, self.lora)
+        self._rates: Mapping[str, float] = {}
+        if self.layer_decay < 1:
+            layers, count = encoder_layers(self.network, bands=spec.bands)
+            self._rates = layer_rates(layers, count=count, decay=self.layer_decay)
+        named = [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
+        self._trainable = frozenset(name for name, _ in named)
+        self._learning = {name: parameter.ndim > 1 for name, parameter in named if ever_learns(name, self.freezing)}
+        freeze_parts(self.network, self.freezing, epoch=NEVER, trainable=self._trainable)
+        if not self._learning:
+            raise InputError("model.freeze leaves nothing to learn; freeze less, e.g. {encoder: all}")
+
+    def renew(self) -> None:
+        """A whole network in place of one that was cut in shards; its weights come from a checkpoint."""
+        if self.spec is not None:
+            self.network = create_model(self.spec)
+            self._ready_to_learn(self.spec)
 
     @property
     def scores(self) -> Scores:
@@ -151,50 +207,119 @@ class SegmentationTask(LightningModule):
         """The network that is validated and saved: the averaged one where there is one."""
         return self.network if self.average is None else self.average
 
-    def forward(self, image: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, valid: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of the judged network, float32 `(n, class, row, col)`."""
-        return self._run(self.judged, image, valid)
+        return self.run(self.judged, image, valid, present)
 
-    def _run(self, network: nn.Module, image: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        scaled = normalize(image, valid, mean=self.mean, std=self.std)
-        with torch.autocast(scaled.device.type, torch.bfloat16, enabled=use_bf16(self.bf16, scaled.device)):
-            logits: torch.Tensor = network(scaled)
+    def run(
+        self, network: nn.Module, image: torch.Tensor, valid: torch.Tensor, present: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits of one of the networks, float32 `(n, class, row, col)`, of an image in the units of its file."""
+        scaled = normalize(image, valid, mean=self.mean, std=self.std, present=present)
+        try:
+            with torch.autocast(scaled.device.type, torch.bfloat16, enabled=use_bf16(self.bf16, scaled.device)):
+                logits: torch.Tensor = network(scaled)
+        except TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            raise InputError(f"the network cannot be compiled here: {reason}; leave model.compile out") from error
         return logits.float()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's signature
-        """The loss of a batch."""
-        loss: torch.Tensor = self.loss(self._run(self.network, batch["image"], batch["valid"]), batch["label"])
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"the loss is {loss.item()} at step {self.global_step}; lower model.lr (now {self.lr}), or look for "
-                "extreme values in the bands"
-            )
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:  # noqa: ARG002 - Lightning's
+        """The loss of a batch, and where they are asked for those of its patches."""
+        logits = self.run(self.network, batch["image"], batch["valid"], batch.get("present"))
+        loss: torch.Tensor = self.loss(logits, batch["label"], batch.get("soft"))
+        self._check_loss(loss.detach(), logits.detach(), batch)
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch["label"]))
-        return loss
+        if not self.keeps_patch_losses:
+            return {"loss": loss}
+        return {"loss": loss, "patch_losses": patch_losses(logits.detach(), batch["label"])}
+
+    def _check_loss(self, loss: torch.Tensor, logits: torch.Tensor, batch: Batch) -> None:
+        """Stops where the loss of any process is no number, before its gradient reaches the weights."""
+        fine = torch.isfinite(loss)
+        if bool(self.trainer.strategy.reduce(fine.float(), reduce_op="min") if self._world > 1 else fine):
+            return
+        scenes = self._scenes()
+        bad = ~torch.isfinite(patch_losses(logits, batch["label"]))
+        if is_finite(self.network):
+            where = f"in its patches: {from_all('' if fine else described(seen_of(batch), scenes, bad=bad))}"
+        else:
+            where = f"in the patches of the step before: {from_all(described(self._before, scenes))}"
+        self._stop(f"the loss is {'nan' if fine else loss.item()} at step {self.global_step}", where)
+
+    def _stop(self, what: str, where: str) -> None:
+        """Refuses to go on; of several processes the first one speaks.
+
+        Raises:
+            InputError: Always, but in the processes that are silent.
+            SystemExit: In these.
+        """
+        if self.global_rank:
+            raise SystemExit(0)
+        keeper = getattr(self._trainer, "checkpoint_callback", None)
+        last = getattr(keeper, "last_model_path", "")
+        kept = f"; the last good checkpoint is {last}" if last else ""
+        raise InputError(f"{what}; lower model.lr (now {self.lr}), or look for extreme values {where}{kept}")
+
+    def on_train_start(self) -> None:
+        """Learns which step the run begins at."""
+        self._stepped = self.global_step
+        self._steps = float(self.trainer.estimated_stepping_batches)
+        if self.swa is not None and not math.isfinite(self._steps):
+            raise InputError("model.swa needs to know the run's length: give trainer.max_epochs or trainer.max_steps")
+
+    def on_train_epoch_start(self) -> None:
+        """Freezes what the epoch wants frozen, and keeps the averaged networks out of training mode.
+
+        What is random in the network (dropout) depends on the seed, the epoch and the process alone, so that a run that
+        was stopped goes on with what it would have drawn.
+        """
+        freeze_parts(self.network, self.freezing, epoch=self.current_epoch, trainable=self._trainable)
+        for network in (self.average, self.swa_network):
+            if network is not None:
+                network.eval()
+        turn = self.current_epoch * self._world + self.global_rank
+        torch.manual_seed((self._seed * 1_000_003 + turn) % 2**63)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Moves the averaged weights towards the network's."""
+        """Moves the averaged weights towards the network's, where the optimiser has made a step."""
+        self._before = seen_of(batch)
+        if self.global_step == self._stepped:
+            return
+        self._stepped = self.global_step
         if self.average is not None:
             decay = min(self.ema_decay, (1 + self.global_step) / (10 + self.global_step))
             move_average(self.average, self.network, decay=decay)
-
-    def on_train_epoch_start(self) -> None:
-        """Keeps the averaged network out of training mode."""
-        if self.average is not None:
-            self.average.eval()
+        if self.swa is not None and self.swa_network is not None and self.global_step > self.swa.start * self._steps:
+            move_average(self.swa_network, self.network, decay=self.swa_steps / (self.swa_steps + 1))
+            self.swa_steps += 1
 
     def on_validation_epoch_start(self) -> None:
-        """Empties the confusion matrix."""
-        self.counts.zero_()
+        """Empties the confusion matrix; stops where the weights are no numbers, before they are validated and kept."""
+        # A plain tensor: between processes, buffers are overwritten by those of the first.
+        self._counting = torch.zeros_like(self.counts)
+        fine = torch.tensor(is_finite(self.network), dtype=torch.float32, device=self.device)
+        if not self.trainer.strategy.reduce(fine, reduce_op="min"):
+            where = f"in the patches of its last batch: {from_all(described(self._before, self._scenes()))}"
+            self._stop(f"the weights are no numbers at step {self.global_step}", where)
+
+    @property
+    def _world(self) -> int:
+        """Processes that train; one where there is no trainer."""
+        return 1 if self._trainer is None else int(self._trainer.world_size)
+
+    def _scenes(self) -> Sequence[Any]:
+        scenes: Sequence[Any] = getattr(getattr(self._trainer, "datamodule", None), "scenes", ())
+        return scenes
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Counts a batch into the confusion matrix."""
-        predicted = self(batch["image"], batch["valid"]).argmax(1)
-        self.counts += confusion_counts(predicted, batch["label"], classes=len(self.class_names))
+        predicted = self(batch["image"], batch["valid"], batch.get("present")).argmax(1)
+        self._counting += confusion_counts(predicted, batch["label"], classes=len(self.class_names))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the scores of the whole validation part."""
-        self.counts.copy_(self.trainer.strategy.reduce(self.counts, reduce_op="sum"))
+        self.counts.copy_(self.trainer.strategy.reduce(self._counting, reduce_op="sum"))
         scores = self.scores
         values = {
             "val/score": scores.score, "val/oa": scores.overall_accuracy, "val/miou": scores.mean_iou,
@@ -204,15 +329,36 @@ class SegmentationTask(LightningModule):
         classes = zip(self.class_names, scores.iou.tolist(), strict=True)
         self.log_dict({f"val/iou/{name}": value for name, value in classes if not math.isnan(value)})
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps how many weights the mean of the last steps is of."""
+        checkpoint["swa_steps"] = self.swa_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.swa_steps = int(checkpoint.get("swa_steps", 0))
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """As the trainer says; the norm of sharded gradients is known to the sharded network alone."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FSDPStrategy) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            sharded: Any = strategy.model
+            sharded.clip_grad_norm_(gradient_clip_val)
+            return
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW without decay on biases and norms, and the schedule by step."""
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.lr, fused=True)
+        named = [(name.replace("_fsdp_wrapped_module.", ""), each) for name, each in self.network.named_parameters()]
+        groups = parameter_groups(
+            [(name, parameter) for name, parameter in named if name in self._learning],
+            lr=self.lr, weight_decay=self.weight_decay, rates=self._rates, decays=self._learning,
+        )  # fmt: skip
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
         steps, shape = self.trainer.estimated_stepping_batches, SCHEDULES[self.schedule]
+        if self.swa is not None and self.swa.lr is not None:
+            shape = then_constant(shape, start=self.swa.start, level=self.swa.lr / self.lr)
 
         def factor(step: int) -> float:
             return shape(step / steps, self.warmup) if math.isfinite(steps) else 1.0
@@ -221,49 +367,26 @@ class SegmentationTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def normalize(image: torch.Tensor, valid: torch.Tensor, *, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """`(value - mean) / std` of each band, 0 at invalid pixels; float32 `(n, band, row, col)`, bands innermost."""
-    scaled = (image.float() - mean[:, None, None]) / std[:, None, None]
-    return torch.where(valid.unsqueeze(1), scaled, 0.0).contiguous(memory_format=torch.channels_last)
+def _still(network: nn.Module) -> nn.Module:
+    """A copy that does not learn."""
+    return copy.deepcopy(network).requires_grad_(requires_grad=False)
 
 
-def move_average(average: nn.Module, network: nn.Module, *, decay: float) -> None:
-    """Moves the averaged weights and statistics: `decay` of the old, the rest of the new; integers are copied."""
-    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
-    floats = [(old, new.detach()) for old, new in pairs if old.is_floating_point()]
-    torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
-    for old, new in pairs:
-        if not old.is_floating_point():
-            old.copy_(new)
-
-
-def use_bf16(choice: str, device: torch.device) -> bool:
-    """Whether the network runs in bfloat16; `auto` does so on a device with instructions for it.
-
-    On CPUs with AVX512-BF16 or AMX a training step of a small U-Net takes about 0.6 of the time in float32; on others
-    bfloat16 is emulated, and slower.
-    """
-    if choice != "auto":
-        return choice == "yes"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and cpu_has_bf16()
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware."""
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
-
-
-def _check_options(weighting: str, schedule: str, warmup: float, ema_decay: float, bf16: str) -> None:
+def _check_choices(*, class_weights: str, schedule: str, bf16: str) -> None:
     choices = (
-        ("class_weights", weighting, tuple(WEIGHTINGS)),
+        ("class_weights", class_weights, tuple(WEIGHTINGS)),
         ("schedule", schedule, tuple(SCHEDULES)),
         ("bf16", bf16, ("auto", "yes", "no")),
     )
     for name, value, known in choices:
         if value not in known:
             raise InputError(f"model.{name} '{value}' is unknown; known are {', '.join(known)}")
+
+
+def _check_shares(*, warmup: float, ema_decay: float, layer_decay: float, lr: float) -> None:
     if not 0 < warmup < 1 or not 0 <= ema_decay < 1:
         raise InputError(f"warmup is {warmup}, ema_decay {ema_decay}: needed are shares between 0 and 1")
+    if not 0 < layer_decay <= 1:
+        raise InputError(f"layer_decay is {layer_decay}: needed is above 0 to 1, such as 0.75")
+    if not 0 < lr < math.inf:
+        raise InputError(f"lr is {lr}: needed is a number above 0")

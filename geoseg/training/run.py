@@ -11,11 +11,9 @@ import json
 import logging
 import re
 import shutil
-import signal
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -28,31 +26,33 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from geoseg.data.datamodule import SceneDataModule, counts_by_name
+from geoseg.data.splits import draw_split
+from geoseg.data.statistics import training_quantiles
 from geoseg.errors import InputError, MissingInputError, OutputError, OutputExistsError
 from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.file import save_model
 from geoseg.models.history import History, Ticks, draw_curves
-from geoseg.models.task import SegmentationTask
-from geoseg.progress import progress_bar
+from geoseg.models.task import SegmentationTask, use_bf16
+from geoseg.progress import is_first_process, progress_bar
+from geoseg.training.checks import check_batches, check_labels, check_strategy
+from geoseg.training.ending import settle
+from geoseg.training.hard_examples import HardExamples
+from geoseg.training.logs import check_logs, loggers
+from geoseg.training.manners import interruptible, quiet
+from geoseg.training.pictures import CONFUSION_NAME, PREDICTIONS_NAME, RELIABILITY_NAME, draw_judgement
+from geoseg.training.search import search
+from geoseg.training.validation import Judgement, ValidationOptions, judge_scenes
 
 MONITOR = "val/score"
 MODEL_NAME, LAST_NAME, BEST_NAME = "model.safetensors", "last.ckpt", "best.ckpt"
-OWN_FILES = (LAST_NAME, BEST_NAME, "metrics.json", "curves.png", "config.yaml", "csv", "tensorboard")
-# Centre wavelengths in micrometres of bands that go by these names, about those of Sentinel-2 and Landsat 8.
-WAVELENGTHS_UM = {"coastal": 0.443, "blue": 0.49, "green": 0.56, "red": 0.66, "nir": 0.85, "swir1": 1.61, "swir2": 2.2}
-# What Lightning tells its developers; each line says why it does not matter here.
-EXPECTED_WARNINGS = (
-    ".*does not have many workers.*",  # patches are cut from memory, faster than a worker could send them
-    ".*Checkpoint directory .* exists and is not empty.*",  # checked before
-    ".*Experiment logs directory .* exists and is not empty.*",
-    ".*number of training batches .* is smaller than the logging interval.*",
-    ".*GPU available but not used.*",  # the user chose the accelerator
-    ".*isinstance\\(treespec, LeafSpec\\).*",  # between torch and Lightning
-    ".*args parameter is intended to run from within Python.*",
-)
+SPLIT_NAME, SPLIT_PICTURE = "split.geojson", "split.png"
+OWN_FILES = (
+    LAST_NAME, BEST_NAME, "metrics.json", "curves.png", "config.yaml", SPLIT_NAME, SPLIT_PICTURE, "csv", "tensorboard",
+    "wandb", "mlflow", CONFUSION_NAME, RELIABILITY_NAME, PREDICTIONS_NAME,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ class FitResult:
 
     Attributes:
         model: The model file.
-        folder: The run's folder: metrics, curves, logs and checkpoints.
-        scores: Scores of the model on the validation part.
+        folder: The run's folder: metrics, pictures, logs and checkpoints.
+        scores: Scores of the model on the stitched validation part.
     """
 
     model: Path
@@ -73,6 +73,8 @@ class FitResult:
 
     def __str__(self) -> str:
         accuracy, mean_iou = self.scores["overall_accuracy"], self.scores["mean_iou"]
+        if accuracy is None:
+            return f"{self.model}: no label to validate with"
         return f"{self.model}: validation accuracy {accuracy:.3f}, mean IoU {mean_iou:.3f}"
 
 
@@ -98,7 +100,13 @@ class FitCLI(LightningCLI):
         parser.add_argument("--runs", type=str, default="runs", help="the folder of all runs")
         parser.add_argument("--resume", action="store_true", help="go on where the run of that name stopped")
         parser.add_argument("--overwrite", action="store_true", help="start the run of that name anew")
+        logs = "where curves go: csv, tensorboard, and where they are installed wandb, mlflow"
+        parser.add_argument("--logs", type=list[str], default=["csv", "tensorboard"], help=logs)
+        size = "set data.batch by a trial: the most that fits on a GPU, the fastest on a CPU"
+        parser.add_argument("--find_batch", type=bool, default=False, help=size)
+        parser.add_argument("--find_lr", type=bool, default=False, help="set model.lr by a sweep of 100 steps")
         parser.add_argument("--license", type=str | None, default=None, help="licence of the weights, an SPDX name")
+        parser.add_class_arguments(ValidationOptions, "validation")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.set_defaults(
@@ -127,9 +135,11 @@ class FitCLI(LightningCLI):
             dirpath=self.folder, filename="best", monitor=MONITOR, mode="max", save_last=True,
             auto_insert_metric_name=False, enable_version_counter=False,
         )  # fmt: skip
-        self.trainer_defaults = {"callbacks": [self.history, self.ticks, self.checkpoint]}
-        logs = [CSVLogger(self.folder, name="csv"), TensorBoardLogger(self.folder, name="tensorboard")]
-        given = {"logger": logs} if self.config.trainer.logger in (None, True) else {}
+        self.trainer_defaults = {"callbacks": [self.history, self.ticks, self.checkpoint, HardExamples()]}
+        given: dict[str, Any] = {}
+        if self.config.trainer.logger in (None, True):
+            check_logs(self.config.logs)
+            given["logger"] = loggers(self.config.logs, folder=self.folder, name=self.config.name)
         own = {"default_root_dir": str(self.folder), "use_distributed_sampler": False}
         return super().instantiate_trainer(**given, **own, **kwargs)
 
@@ -152,12 +162,30 @@ def run_fit(
         OutputExistsError: The run is there already, and neither `resume` nor `overwrite` was given.
         GeosegError: The data cannot be used.
     """
-    with _quiet():
+    if not is_first_process():
+        logging.getLogger("geoseg").setLevel(logging.ERROR)  # the first one says the rest
+    with quiet():
         cli = _parsed(config, args, options)
         _check_folder(cli.folder, resume=cli.config.resume, overwrite=cli.config.overwrite)
         try:
             cli.datamodule.setup("fit")
             return _train(cli)
+        finally:
+            cli.datamodule.close()
+
+
+@contextmanager
+def opened_data(config: str | Path | Mapping[str, Any]) -> Iterator[SceneDataModule]:
+    """The data module of a configuration, not set up yet; what it holds is freed at the end.
+
+    Raises:
+        InputError: A key is unknown, or a value does not fit.
+        MissingInputError: The file is not there.
+    """
+    with quiet():
+        cli = _parsed(config, (), {})
+        try:
+            yield cli.datamodule
         finally:
             cli.datamodule.close()
 
@@ -174,7 +202,8 @@ def _parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], 
     if options:
         given += ["--config", json.dumps(options, default=str)]
     try:
-        return FitCLI(given)
+        with interruptible():
+            return FitCLI(given)
     except (ArgumentError, yaml.YAMLError) as error:
         raise InputError(shortened(str(error))) from error
 
@@ -215,19 +244,22 @@ def _check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 def _train(cli: FitCLI) -> FitResult:
     data, task, trainer = cli.datamodule, cli.model, cli.trainer
+    check_labels(data)
     task.prepare(
-        mean=data.stats.mean, std=data.stats.std, class_names=data.legend.names, class_pixels=data.training_pixels
-    )
-    _ready(cli)
+        mean=data.stats.mean, std=data.stats.std, class_names=data.legend.names, class_pixels=data.training_pixels,
+        band_names=data.bands,
+    )  # fmt: skip
+    task.keeps_patch_losses = data.learns_from_losses
+    check_strategy(trainer, task, searches=cli.config.find_batch or cli.config.find_lr)
+    with interruptible():
+        search(trainer, task, data, cli.config, folder=cli.folder)
+    check_batches(data, task.spec, world=trainer.world_size)
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        _ready(cli)
     resumed = str(cli.folder / LAST_NAME) if cli.config.resume else None
-    with progress_bar(f"fit {cli.config.name}") as tick:
+    with progress_bar(f"fit {cli.config.name}") as tick, interruptible():
         cli.ticks.tick = tick
-        before = signal.getsignal(signal.SIGINT)
-        try:
-            trainer.fit(task, datamodule=data, ckpt_path=resumed, weights_only=True)
-        except SystemExit as stop:  # Lightning's answer to an interrupt; what is finished lies in last.ckpt
-            signal.signal(signal.SIGINT, before)
-            raise KeyboardInterrupt from stop
+        trainer.fit(task, datamodule=data, ckpt_path=resumed, weights_only=True)
     return _finish(cli)
 
 
@@ -243,6 +275,9 @@ def _ready(cli: FitCLI) -> None:
                 else:
                     path.unlink(missing_ok=True)
         (cli.folder / "config.yaml").write_text(cli.parser.dump(cli.config, skip_unset=False), "utf-8")
+        if cli.datamodule.split_plan is not None:
+            cli.datamodule.split_plan.write(cli.folder / SPLIT_NAME)
+            draw_split(cli.datamodule.scenes, cli.datamodule.split_plan, cli.folder / SPLIT_PICTURE)
     except OSError as error:
         raise OutputError(f"the run's folder {cli.folder} cannot be written: {error.strerror or error}") from error
 
@@ -251,40 +286,56 @@ def _finish(cli: FitCLI) -> FitResult:
     """The best weights in the model file, and the figures beside it."""
     task, data = cli.model, cli.datamodule
     best = Path(cli.checkpoint.best_model_path or cli.folder / BEST_NAME)
-    if best.is_file():
-        task.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-    scores = task.scores.to_dict(task.class_names)
+    settle(task, data, cli.trainer, best=best)
+    scores, card = task.scores.to_dict(task.class_names), _card(cli, {})
     model = cli.folder / MODEL_NAME
+    for scene in data.unreadable:
+        logger.warning("left out, since it could not be read: %s", scene)
     if cli.trainer.is_global_zero:
-        save_model(model, model=task.judged, card=_card(cli, scores))
+        found = _judged(cli, card)
+        scores = found.to_dict(task.class_names)
+        save_model(model, model=task.judged, card=replace(card, scores=scores))
         figures = {
             "scores": scores,
             "history": cli.history.rows,
             "seconds": cli.history.seconds,
             "training_pixels": counts_by_name(data.legend, data.training_pixels),
             "validation_pixels": counts_by_name(data.legend, data.validation_pixels),
+            "test_pixels": counts_by_name(data.legend, data.test_pixels),
+            "unreadable": [str(scene) for scene in data.unreadable],
         }
         (cli.folder / "metrics.json").write_text(json.dumps(figures, indent=1), "utf-8")
         draw_curves(cli.history.rows, cli.folder / "curves.png")
+        draw_judgement(found, cli.folder, legend=data.legend)
     logger.info("trained %s in %.0f s", model, cli.history.seconds)
     return FitResult(model, cli.folder, scores)
 
 
+def _judged(cli: FitCLI, card: ModelCard) -> Judgement:
+    """The best weights on the stitched validation part, with the arithmetic of the run and no larger batches."""
+    data, task, device = cli.datamodule, cli.model, cli.trainer.strategy.root_device
+    kind = str(device) if device.type == "cuda" else "cpu"
+    with progress_bar(f"validate {cli.config.name}") as tick:
+        return judge_scenes(
+            data.scenes,
+            network=task.judged,
+            card=card,
+            options=cli.config_init.validation,
+            device=kind,
+            precision="bf16" if use_bf16(task.bf16, torch.device(kind)) else "fp32",
+            batch=data.batch * data.patch_px**2 // card.tile_px**2,
+            progress=tick,
+        )
+
+
 def _card(cli: FitCLI, scores: dict[str, Any]) -> ModelCard:
-    data, task, stats = cli.datamodule, cli.model, cli.datamodule.stats
-    columns = zip(
-        data.bands, stats.mean.tolist(), stats.std.tolist(), stats.low.tolist(), stats.high.tolist(), strict=True
-    )
-    bands = tuple(
-        BandInfo(name=name, mean=mean, std=std, min=low, max=high, wavelength_um=WAVELENGTHS_UM.get(name.lower()))
-        for name, mean, std, low, high in columns
-    )
+    data, task = cli.datamodule, cli.model
     where = data.outlines()
     libraries = ("geoseg", "torch", "lightning", "segmentation-models-pytorch", "timm")
     return ModelCard(
         name=cli.config.name,
         spec=task.spec,
-        bands=bands,
+        bands=_band_infos(data, task.spec.wavelengths_um or (None,) * len(data.bands)),
         legend=data.legend,
         gsd_m=data.gsd_m,
         tile_px=max(512, data.patch_px),
@@ -300,8 +351,26 @@ def _card(cli: FitCLI, scores: dict[str, Any]) -> ModelCard:
             "epochs": len(cli.history.rows),
             "seconds": round(cli.history.seconds, 1),
             "training_pixels": counts_by_name(data.legend, data.training_pixels),
+            "validation_pixels": counts_by_name(data.legend, data.validation_pixels),
+            "split": "" if data.split_plan is None else data.split_plan.method,
         },
     )
+
+
+def _band_infos(data: SceneDataModule, wavelengths_um: Sequence[float | None]) -> tuple[BandInfo, ...]:
+    """What the card says of the bands; a band that no training pixel has is neither low nor high."""
+    stats = data.stats
+    columns = zip(
+        data.bands, stats.mean.tolist(), stats.std.tolist(), stats.low.tolist(), stats.high.tolist(),
+        training_quantiles(stats), wavelengths_um, strict=True,
+    )  # fmt: skip
+    return tuple(
+        BandInfo(
+            name=name, mean=mean, std=std, min=low if quantiles else None, max=high if quantiles else None,
+            quantiles=quantiles, wavelength_um=wavelength_um,
+        )
+        for name, mean, std, low, high, quantiles, wavelength_um in columns
+    )  # fmt: skip
 
 
 def _plain(config: Namespace) -> dict[str, Any]:
@@ -309,20 +378,3 @@ def _plain(config: Namespace) -> dict[str, Any]:
     values = config.as_dict()
     kept = {key: values[key] for key in ("seed_everything", "data", "model", "early_stopping")}
     return {**kept, "trainer": {name: values["trainer"][name] for name in ("max_epochs", "max_time")}}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning without its talk; what it may warn of and does not matter here is left out."""
-    talkers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [talker.level for talker in talkers]
-    for talker in talkers:
-        talker.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in EXPECTED_WARNINGS:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for talker, level in zip(talkers, levels, strict=True):
-            talker.setLevel(level)

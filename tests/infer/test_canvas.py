@@ -65,12 +65,13 @@ def test_the_lowest_class_wins_a_tie_wherever_it_lies(arrays: Arrays) -> None:
 @pytest.mark.parametrize("classes", [1, 2, 7])
 def test_all_layers_are_what_numpy_says(arrays: Arrays, classes: int) -> None:
     scores = shares(classes, 70, 40)
-    found = measured(arrays, scores, *ALL)
+    found = measured(arrays, scores, *ALL, "level")
     ordered = np.sort(scores, axis=0)[::-1]
     low = ordered[1] if classes > 1 else 0 * ordered[0]
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.where(scores > 0, scores * np.log(scores), 0).sum(axis=0) / np.log(max(classes, 2))
     np.testing.assert_allclose(found["confidence"][0], 100 * ordered[0], atol=0.501)
+    np.testing.assert_allclose(found["level"][0], 255 * ordered[0], atol=0.501)
     np.testing.assert_allclose(found["margin"][0], 100 * (ordered[0] - low), atol=0.501)
     np.testing.assert_allclose(found["entropy"][0], 100 * entropy, atol=0.501)
     np.testing.assert_allclose(found["probabilities"], 100 * scores, atol=0.501)

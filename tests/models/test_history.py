@@ -8,9 +8,10 @@ from PIL import Image
 from geoseg.models.history import History, Ticks, draw_curves
 
 
-def trained(history: History, epoch: int, losses: list[float]) -> None:
+def trained(history: History, epoch: int, losses: list[float], *, accumulate: int = 1) -> None:
     trainer = SimpleNamespace(
-        current_epoch=epoch, global_step=10 * (epoch + 1),
+        current_epoch=epoch, global_step=10 * (epoch + 1), accumulate_grad_batches=accumulate,
+        strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
         callback_metrics={"val/score": torch.tensor(0.5 + epoch / 10), "train/loss": torch.tensor(9.0)},
     )  # fmt: skip
     for loss in losses:
@@ -25,6 +26,12 @@ def test_a_row_an_epoch_with_the_mean_loss():
     assert [row["train/loss"] for row in history.rows] == [2.0, 1.0]
     assert [row["step"] for row in history.rows] == [10, 20]
     assert set(history.rows[0]) == {"epoch", "step", "seconds", "train/loss", "val/score"}
+
+
+def test_the_loss_is_that_of_a_batch_where_several_make_a_step():
+    history = History()
+    trained(history, 0, [0.25, 0.75], accumulate=4)  # Lightning has divided them
+    assert history.rows[0]["train/loss"] == 2.0
 
 
 def test_a_validation_without_training_adds_nothing():

@@ -30,6 +30,15 @@ def test_nan_under_the_mask_does_no_harm():
     assert out.flatten().tolist() == [3.0, 0.0]
 
 
+def test_a_band_that_a_patch_lacks_is_the_mean_there():
+    image = torch.full((2, 2, 1, 1), 14)
+    image[1, 1] = 0
+    present = torch.tensor([[True, True], [True, False]])
+    valid = torch.ones(2, 1, 1, dtype=torch.bool)
+    out = normalize(image, valid, mean=torch.tensor([10.0, 10.0]), std=torch.tensor([2.0, 4.0]), present=present)
+    assert out.flatten(1).tolist() == [[2.0, 1.0], [2.0, 0.0]]
+
+
 def test_the_average_is_the_recurrence():
     old, new = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
     new(torch.randn(4, 3, 2, 2) + 5)
@@ -74,7 +83,7 @@ def test_schedules_rise_and_then_do_not(name):
         ({"bf16": "maybe"}, "auto, yes, no"),
         ({"warmup": 0.0}, "between 0 and 1"),
         ({"ema_decay": 1.0}, "between 0 and 1"),
-        ({"loss": {"lovasz": 1.0}}, "known are ce"),
+        ({"loss": {"lovas": 1.0}}, "known are ce"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):
