@@ -27,7 +27,7 @@ VERBS = {
     "predict": "Map whole scenes with a model file.",
     "vectorize": "Turn a class map into polygons.",
     "assess": "Compare a class map with a reference.",
-    "export": "Write the network of a model file as ONNX, which runs without torch.",
+    "export": "Write a model file in other formats: ONNX, a program of torch.export, a STAC Item.",
     "info": "Describe a scene, a class map, a folder of them, a training config or a model file.",
 }
 

@@ -44,6 +44,16 @@ class Assessment:
         return self.accuracy.table() + (f"\nwritten to {self.out}" if self.out else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The files that `export` wrote."""
+
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.files))
+
+
 def fit(
     config: str | Path | dict[str, Any] | None = None, *, args: Sequence[str] = (), **options: Any
 ) -> training.FitResult:
@@ -189,29 +199,61 @@ def assess(
     return Assessment(found, out)
 
 
-def export(model: Path, *, onnx: Path, overwrite: bool = False) -> Path:
-    """Write the network of a model file as ONNX, which runs without torch.
+def export(
+    model: Path,
+    *,
+    onnx: Path | None = None,
+    torch: Path | None = None,
+    stac: Path | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a model file in other formats: ONNX, a program of torch.export, a STAC Item.
 
-    The file takes any batch and any sides that are multiples of 32. It holds what the model file says of itself, and
-    `geoseg predict --model` takes it where onnxruntime is installed.
+    ONNX and program take any batch and any sides that are multiples of 32, normalised as the card within them says.
+    `geoseg predict --model` takes ONNX where onnxruntime is installed.
 
     Args:
         model: The model file, .safetensors.
-        onnx: The file to write, .onnx.
-        overwrite: Whether an existing output may be replaced.
+        onnx: The ONNX file to write, .onnx: for other software, and to map without torch.
+        torch: The program to write, .pt2: torch loads it without geoseg.
+        stac: The STAC Item to write, .json, for catalogues of models; it names the other files of the call.
+        overwrite: Whether existing outputs may be replaced.
 
     Returns:
-        The file written.
+        The files written.
 
     Raises:
-        GeosegError: Something about the input or the output has to be mended; nothing is left behind.
+        GeosegError: Something about the input or an output has to be mended; each file appears whole or not at all.
     """
-    model, onnx = Path(model), Path(onnx)
-    if onnx.suffix != ".onnx":
-        raise InputError(f"the output {onnx} does not end in .onnx; name it {onnx.with_suffix('.onnx')}")
-    out = check_output(onnx, overwrite=overwrite, inputs=[model])
+    model = Path(model)
+    wanted = {"onnx": (onnx, ".onnx"), "torch": (torch, ".pt2"), "stac": (stac, ".json")}
+    outputs = {kind: _named(Path(out), suffix) for kind, (out, suffix) in wanted.items() if out is not None}
+    if not outputs:
+        raise InputError("nothing is asked for; give --onnx M.onnx, --torch M.pt2 or --stac M.json, or several")
+    for out in outputs.values():
+        check_output(out, overwrite=overwrite, inputs=[model])
     network, card = models.load_model(model)
-    return models.export_onnx(network, card, out)
+    files = {"weights": model}
+    if "onnx" in outputs:
+        files["onnx"] = models.export_onnx(network, card, outputs["onnx"])
+    if "torch" in outputs:
+        files["program"] = models.export_torch(network, card, outputs["torch"])
+    if "stac" in outputs:
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        item = models.model_item(card, files, out=outputs["stac"], parameters=parameters)
+        models.write_model_item(outputs["stac"], item)
+    return Exported(tuple(outputs.values()))
+
+
+def _named(out: Path, suffix: str) -> Path:
+    """The path of an output, which ends in `suffix`.
+
+    Raises:
+        InputError: It does not.
+    """
+    if out.suffix != suffix:
+        raise InputError(f"the output {out} does not end in {suffix}; name it {out.with_suffix(suffix)}")
+    return out
 
 
 def info(

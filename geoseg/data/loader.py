@@ -47,6 +47,8 @@ class PatchLoader:
         pin: Whether batches go to pinned memory, from where a GPU fetches them while it computes.
     """
 
+    batch_sampler = None  # Lightning looks for it
+
     def __init__(
         self,
         dataset: Batches,

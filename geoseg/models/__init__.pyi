@@ -16,4 +16,7 @@ from .onnx_card import read_onnx_card as read_onnx_card
 from .receptive import overlap_for as overlap_for
 from .receptive import receptive_radius as receptive_radius
 from .spec import ModelSpec as ModelSpec
+from .stac import model_item as model_item
+from .stac import write_model_item as write_model_item
 from .task import SegmentationTask as SegmentationTask
+from .torch_export import export_torch as export_torch

@@ -9,12 +9,12 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from geoseg.data.store import StoreOptions
 
 from geoseg.data.datamodule import SceneDataModule, counts_by_name, rarity
 from geoseg.data.sampling import SamplingOptions
 from geoseg.data.scene import IGNORE_INDEX, TEST, TRAINING, VALIDATION
 from geoseg.data.splits import SplitOptions
+from geoseg.data.store import StoreOptions
 from geoseg.errors import BandError, InputError, LegendError, MissingInputError
 
 NAMES = {1: "water", 2: "wood", 3: "road"}

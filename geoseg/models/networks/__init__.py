@@ -1,0 +1,1 @@
+"""The networks and their parts: decoders for images of any size, trunks without a pyramid, and pyramids."""

@@ -1,0 +1,98 @@
+"""The segmentation networks, for images of any size: padded inside to what the network takes, cropped afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from geoseg.errors import InputError
+from geoseg.models.networks import dpt, fcn
+
+
+class AnySize:
+    """Of a network that takes multiples of its stride, one that takes any rows and columns.
+
+    Below and to the right the image is mirrored up to the next multiple, so that rows and columns that need no padding
+    go through unchanged, and an exported graph of such sizes holds none. The names of the weights stay.
+
+    Attributes:
+        least: Fewest rows and columns that the network itself takes.
+        encoder: The network's.
+    """
+
+    least: int
+    encoder: Any
+
+    @property
+    def multiple(self) -> int:
+        """Rows and columns that the network itself takes are multiples of this."""
+        encoder = self.encoder
+        return int(encoder.multiple if hasattr(encoder, "multiple") else encoder.output_stride)
+
+    @property
+    def largest(self) -> int | None:
+        """Most rows and columns of an image, None where there is no end, as nearly always."""
+        largest: int | None = getattr(self.encoder, "largest", None)
+        return largest
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits `(n, class, row, col)` of an image `(n, band, row, col)`.
+
+        Raises:
+            InputError: The encoder takes images of one size, and this one is larger.
+        """
+        rows, cols = image.shape[-2:]
+        if self.largest is not None and (rows > self.largest or cols > self.largest):
+            raise InputError(
+                f"the encoder takes images of up to {self.largest} px, given are {rows} x {cols}; make patches and "
+                f"tiles that small, or build it with options: {{encoder_options: {{img_size: {max(rows, cols)}}}}}"
+            )
+        below, right = (_lacking(side, self.multiple, self.least) for side in (rows, cols))
+        network: Any = super()  # of the class beside this one
+        if below or right:
+            image = padded_image(image, below=below, right=right)
+        logits: Tensor = network.forward(image)
+        return logits[..., :rows, :cols] if below or right else logits
+
+
+def _lacking(side: int, multiple: int, least: int) -> int:
+    if side < least:
+        return -(-least // multiple) * multiple - side
+    return -side % multiple
+
+
+def padded_image(image: Tensor, *, below: int, right: int) -> Tensor:
+    """An image mirrored about its last row and column; where it is too small for that, these are repeated.
+
+    Args:
+        image: `(n, band, row, col)`.
+        below: Rows to add.
+        right: Columns to add.
+    """
+    rows, cols = image.shape[-2:]
+    mode = "reflect" if below < rows and right < cols else "replicate"
+    return torch.nn.functional.pad(image, (0, right, 0, below), mode=mode)
+
+
+def _of_any_size(architecture: type[nn.Module], *, least: int = 1) -> type[nn.Module]:
+    """The class of a network that takes any rows and columns, under the name of the one that does not."""
+    own = {"__module__": __name__, "__doc__": architecture.__doc__, "least": least}
+    return type(architecture.__name__, (AnySize, architecture), own)
+
+
+FCN = _of_any_size(fcn.FCN)  # Long, Shelhamer and Darrell 2015
+Unet = _of_any_size(smp.Unet)  # Ronneberger, Fischer and Brox 2015
+UnetPlusPlus = _of_any_size(smp.UnetPlusPlus)  # Zhou et al. 2018
+MAnet = _of_any_size(smp.MAnet)  # Fan et al. 2020
+Linknet = _of_any_size(smp.Linknet)  # Chaurasia and Culurciello 2017
+FPN = _of_any_size(smp.FPN)  # Kirillov et al. 2019, Panoptic Feature Pyramid Networks
+PSPNet = _of_any_size(smp.PSPNet)  # Zhao et al. 2017
+PAN = _of_any_size(smp.PAN, least=128)  # Li et al. 2018; it pools 1/16 of the image three times
+DeepLabV3 = _of_any_size(smp.DeepLabV3)  # Chen et al. 2017
+DeepLabV3Plus = _of_any_size(smp.DeepLabV3Plus)  # Chen et al. 2018
+UPerNet = _of_any_size(smp.UPerNet)  # Xiao et al. 2018
+Segformer = _of_any_size(smp.Segformer)  # Xie et al. 2021
+DPT = _of_any_size(dpt.DPT)  # Ranftl, Bochkovskiy and Koltun 2021

@@ -1,0 +1,179 @@
+"""Pretrained weights into a network's encoder: names matched, the first layer adapted, positions resized."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from geoseg.errors import InputError
+from geoseg.models.pretrained.first_layer import adapt_first_layer
+from geoseg.models.pretrained.sources import USUAL, Pretrained, tensors_in
+from geoseg.models.spec import ModelSpec
+from geoseg.models.wavelengths import band_wavelengths
+
+WRAPPERS = (
+    "", "module.", "model.", "backbone.", "encoder.", "encoder.model.", "encoder.trunk.", "encoder.trunk.model.",
+    "model.backbone.", "model.encoder.", "network.encoder.", "image_encoder.",
+)  # fmt: skip
+"""What may stand before the encoder's names in a file."""
+
+HEADS = re.compile(
+    r"(^|\.)(head|heads|fc|fc_norm|norm|norm_out|classifier|last_linear|mask_token|decoder\w*|projector|predictor|"
+    r"conv_head|bn2|final_norm|patch_embed_variable|\w*GAP_FFN|num_batches_tracked|head_drop|cls_head)(\.|$)"
+)
+"""What a file may hold that an encoder has no use for."""
+
+
+def load_weights(
+    network: nn.Module,
+    found: Pretrained,
+    *,
+    spec: ModelSpec,
+    names: Sequence[str] | None,
+    wider: Callable[[], nn.Module],
+) -> None:
+    """Loads pretrained weights into the encoder of a network.
+
+    Args:
+        network: It has an `encoder`.
+        found: The weights.
+        spec: What the network was built of; its wavelengths tell which bands are neighbours.
+        names: Of the network's bands.
+        wider: Gives the network with one band more; its layers of other shapes are those that see the bands.
+
+    Raises:
+        InputError: The weights are those of another architecture.
+    """
+    core = core_of(network)
+    expected = core.state_dict()
+    tensors = tensors_in(found.state, part=_part(spec, names))
+    matched = _matched(tensors, expected, found.own_names)
+    first = {
+        name for name, tensor in core_of(wider()).state_dict().items()
+        if name in expected and tensor.shape != expected[name].shape
+    }  # fmt: skip
+    ready = {}
+    for name, tensor in matched.items():
+        wanted = expected[name]
+        if name in first:
+            tensor = _adapted(tensor, wanted, found, spec, names)  # noqa: PLW2901 - the same tensor, fitted
+        elif name.endswith("pos_embed") and tensor.shape != wanted.shape:
+            tensor = _resized(tensor, wanted)  # noqa: PLW2901
+        ready[name] = tensor
+    _check(ready, tensors, expected, matched, found=found, spec=spec)
+    core.load_state_dict({**expected, **ready})
+
+
+def core_of(network: nn.Module) -> nn.Module:
+    """The part of a network whose weights have the names that they are published under."""
+    encoder = network.get_submodule("encoder")
+    trunk = getattr(encoder, "trunk", None)
+    if trunk is not None:
+        core: nn.Module = trunk.core
+        return core
+    inner = getattr(encoder, "model", None)  # of smp's encoders, those of timm
+    return inner if isinstance(inner, nn.Module) else encoder
+
+
+def _part(spec: ModelSpec, names: Sequence[str] | None) -> str | None:
+    """Which part of a file CROMA's encoder is."""
+    if not spec.encoder.startswith("croma"):
+        return None
+    radar = names is not None and {name.lower() for name in names} <= {"vv", "vh"}
+    return "s1_encoder" if radar else "s2_encoder"
+
+
+def _plain(name: str) -> str:
+    """A name in one spelling: timm writes `stages_0` and `stages.0` for one thing."""
+    return name.replace("_", ".")
+
+
+def _matched(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], own_names: bool) -> dict[str, Tensor]:  # noqa: FBT001
+    """The file's tensors under the encoder's names, by the wrapper that fits most of them."""
+    own = {_plain(name): name for name in expected}
+    best: dict[str, Tensor] = {}
+    for wrapper in ("",) if own_names else WRAPPERS:
+        inside = {_plain(name[len(wrapper) :]): value for name, value in tensors.items() if name.startswith(wrapper)}
+        fitting = {own[name]: value for name, value in inside.items() if name in own}
+        if own_names and not fitting:
+            continue
+        if len(fitting) > len(best):
+            best = fitting
+    return best
+
+
+def _adapted(tensor: Tensor, wanted: Tensor, found: Pretrained, spec: ModelSpec, names: Sequence[str] | None) -> Tensor:
+    """A first layer's weight for the network's bands; as it is where its shape cannot be one of bands."""
+    per_band = wanted.shape[1] // spec.bands
+    if tensor.ndim != wanted.ndim or tensor.shape[1] % per_band:
+        return tensor
+    count = tensor.shape[1] // per_band
+    source, source_names = found.wavelengths_um, found.bands
+    if source is None or len(source) != count:
+        source_names = USUAL.get(count)
+        source = band_wavelengths(source_names) if source_names else (None,) * count
+        if count == spec.bands:
+            return tensor  # somebody's own bands, as many as these
+    if spec.wavelengths_um is None and names is None and count == spec.bands:
+        return tensor  # nothing is known of these bands, so they are taken to be in order
+    target = spec.wavelengths_um or (None,) * spec.bands
+    return adapt_first_layer(tensor, source, target, source_names=source_names, target_names=names)
+
+
+def _resized(tensor: Tensor, wanted: Tensor) -> Tensor:
+    """Position embeddings for the network's grid; as they are where they are none of a square grid."""
+    if tensor.ndim != 3 or tensor.shape[2] != wanted.shape[2]:
+        return tensor
+    prefix, sides = 0, (0, 0)
+    for prefix in range(6):
+        sides = tuple(round((part.shape[1] - prefix) ** 0.5) for part in (tensor, wanted))
+        if all(side**2 == part.shape[1] - prefix for side, part in zip(sides, (tensor, wanted), strict=True)):
+            break
+    else:
+        return tensor
+    square = tensor[:, prefix:].transpose(1, 2).reshape(len(tensor), -1, sides[0], sides[0])
+    new = interpolate(square, size=(sides[1], sides[1]), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat((tensor[:, :prefix], new.flatten(2).transpose(1, 2)), dim=1)
+
+
+def _check(
+    ready: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    matched: Mapping[str, Tensor],
+    *,
+    found: Pretrained,
+    spec: ModelSpec,
+) -> None:
+    """Nothing, where the weights are those of the encoder.
+
+    Raises:
+        InputError: A tensor is lacking, of another shape, or of a layer that the encoder does not have.
+    """
+    said = f"{found.where} is no weights of {spec.encoder}"
+    if not tensors:
+        raise InputError(f"{said}: it holds no tensors by name; needed is a state_dict")
+    lacking = [name for name in expected if name not in ready and not HEADS.search(name)]
+    if lacking:
+        example = next(iter(tensors))
+        raise InputError(
+            f"{said}: of {len(expected)} tensors it lacks {len(lacking)}, such as {lacking[0]} "
+            f"{tuple(expected[lacking[0]].shape)}; it holds {len(tensors)}, such as {example} "
+            f"{tuple(tensors[example].shape)}"
+        )
+    for name, tensor in ready.items():
+        if tensor.shape != expected[name].shape:
+            raise InputError(
+                f"{said}: its {name} is {tuple(tensor.shape)}, the network's is {tuple(expected[name].shape)}"
+            )
+    depth = int(spec.options.get("encoder_depth", 5))
+    used = {id(value) for value in matched.values()}
+    stray = [name for name, value in tensors.items() if id(value) not in used and not HEADS.search(name)]
+    if stray and not found.own_names and depth == 5 and spec.decoder != "pspnet":
+        raise InputError(
+            f"{said}: it has {len(stray)} tensors more, such as {stray[0]}; give the encoder that has them"
+        )
