@@ -22,6 +22,7 @@ from geoseg.models.backbones import (
     weights_option,
 )
 from geoseg.models.networks import any_size
+from geoseg.models.networks.forest import Forest
 from geoseg.models.networks.timm_facts import sides_of, timm_strides
 from geoseg.models.pretrained.loading import load_weights
 from geoseg.models.pretrained.sources import Pretrained, published
@@ -185,6 +186,13 @@ def _pixel(spec: ModelSpec, pretrained: Library) -> nn.Module:
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], spec.classes, 1))
 
 
+def _forest(spec: ModelSpec, pretrained: str | bool | None) -> nn.Module:
+    """A random forest, grown by `geoseg.training.forest`."""
+    if pretrained is not None:
+        raise InputError("random_forest has no option weights; it grows on the training pixels alone")
+    return Forest(spec)
+
+
 DECODERS: dict[str, Builder] = {
     "unet": _builder(any_size.Unet),
     "unetplusplus": _builder(any_size.UnetPlusPlus),
@@ -200,4 +208,6 @@ DECODERS: dict[str, Builder] = {
     "dpt": _builder(any_size.DPT),
     "fcn": _builder(any_size.FCN),
     "pixel": _pixel,
+    "pixel_mlp": _pixel,
+    "random_forest": _forest,
 }

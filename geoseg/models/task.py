@@ -188,7 +188,7 @@ class SegmentationTask(LightningModule):
         self._trainable = frozenset(name for name, _ in named)
         self._learning = {name: parameter.ndim > 1 for name, parameter in named if ever_learns(name, self.freezing)}
         freeze_parts(self.network, self.freezing, epoch=NEVER, trainable=self._trainable)
-        if not self._learning:
+        if named and not self._learning:  # a forest has nothing that descends a gradient
             raise InputError("model.freeze leaves nothing to learn; freeze less, e.g. {encoder: all}")
 
     def renew(self) -> None:

@@ -39,6 +39,7 @@ from geoseg.models.task import SegmentationTask, use_bf16
 from geoseg.progress import is_first_process, progress_bar
 from geoseg.training.checks import check_batches, check_labels, check_strategy
 from geoseg.training.ending import settle
+from geoseg.training.forest import grow_forest
 from geoseg.training.hard_examples import HardExamples
 from geoseg.training.logs import check_logs, loggers
 from geoseg.training.manners import interruptible, quiet
@@ -47,6 +48,7 @@ from geoseg.training.search import search
 from geoseg.training.validation import Judgement, ValidationOptions, judge_scenes
 
 MONITOR = "val/score"
+FOREST = "random_forest"
 MODEL_NAME, LAST_NAME, BEST_NAME = "model.safetensors", "last.ckpt", "best.ckpt"
 SPLIT_NAME, SPLIT_PICTURE = "split.geojson", "split.png"
 OWN_FILES = (
@@ -193,11 +195,12 @@ def opened_data(config: str | Path | Mapping[str, Any]) -> Iterator[SceneDataMod
 def _parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], options: Mapping[str, Any]) -> FitCLI:
     given: list[str] = []
     if isinstance(config, Mapping):
-        given += ["--config", json.dumps(dict(config), default=str)]
+        given += ["--config", json.dumps(_spelled(config), default=str)]
     elif config is not None:
         if not Path(config).is_file():
             raise MissingInputError(f"the config {config} is not there; configs/landcover.yaml is one to start from")
-        given += ["--config", str(config)]
+        named = yaml.safe_load(Path(config).read_text("utf-8"))
+        given += ["--config", json.dumps(_spelled(named), default=str) if _is_short(named) else str(config)]
     given += args
     if options:
         given += ["--config", json.dumps(options, default=str)]
@@ -206,6 +209,16 @@ def _parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], 
             return FitCLI(given)
     except (ArgumentError, yaml.YAMLError) as error:
         raise InputError(shortened(str(error))) from error
+
+
+def _is_short(config: Any) -> bool:
+    """Whether a configuration names its model in one word."""
+    return isinstance(config, Mapping) and isinstance(config.get("model"), str)
+
+
+def _spelled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with `model: random_forest` written out."""
+    return {**config, "model": {"decoder": config["model"]}} if _is_short(config) else dict(config)
 
 
 def shortened(message: str) -> str:
@@ -249,6 +262,8 @@ def _train(cli: FitCLI) -> FitResult:
         mean=data.stats.mean, std=data.stats.std, class_names=data.legend.names, class_pixels=data.training_pixels,
         band_names=data.bands,
     )  # fmt: skip
+    if task.decoder == FOREST:
+        return _grow(cli)
     task.keeps_patch_losses = data.learns_from_losses
     check_strategy(trainer, task, searches=cli.config.find_batch or cli.config.find_lr)
     with interruptible():
@@ -260,6 +275,18 @@ def _train(cli: FitCLI) -> FitResult:
     with progress_bar(f"fit {cli.config.name}") as tick, interruptible():
         cli.ticks.tick = tick
         trainer.fit(task, datamodule=data, ckpt_path=resumed, weights_only=True)
+    return _finish(cli)
+
+
+def _grow(cli: FitCLI) -> FitResult:
+    """A forest in the place of a network; it has no epochs, and needs none of what belongs to them."""
+    task = cli.model
+    if task.spec is None or cli.trainer.world_size > 1:
+        raise InputError(f"a {FOREST} grows in one process; leave trainer.devices at 1")
+    _ready(cli)
+    with interruptible():
+        task.spec, task.network = grow_forest(task.spec, cli.datamodule, seed=int(cli.config.seed_everything or 0))
+    task.average = None
     return _finish(cli)
 
 

@@ -25,7 +25,7 @@ def _one_thread():
 
 @pytest.fixture
 def make_scene():
-    """A function that makes a scene of three classes: noise, a hole, unlabelled pixels; columns up to `until` validate."""
+    """A function that makes a scene: three classes, noise, a hole, unlabelled pixels; columns to `until` validate."""
 
     def make(seed: int = 0, *, shape=(150, 130), crs="EPSG:32633", until: int = 90, absent=()) -> SceneArrays:
         rng = np.random.default_rng(seed)

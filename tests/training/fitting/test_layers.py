@@ -45,7 +45,7 @@ def test_a_hierarchical_transformer_is_in_order_though_its_parts_are_not_named_s
     assert count == 9
     assert by_part(layers, ["block1.0", "block2.0", "block4.1"]) == [{1}, {3}, {8}]
     # The embedding of the second stage comes after the blocks of the first, though it is registered before them.
-    assert by_part(layers, ["patch_embed1", "norm1", "patch_embed2", "norm4"]) == [{0}, {2}, {2}, {8}]
+    assert by_part(layers, ["patch_embed1", "encoder.norm1", "patch_embed2", "encoder.norm4"]) == [{0}, {2}, {2}, {8}]
 
 
 def test_a_swin_of_torchvision_has_blocks_too():
