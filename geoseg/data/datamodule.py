@@ -161,10 +161,12 @@ class SceneDataModule(LightningDataModule):
         side = max(self.patch_px, VALIDATION_SIDE_PX)
         halo_px = side // 8
         windows = validation_windows(self.scenes, patch_px=side, halo_px=halo_px, part=part)
+        step, most = max(1, self.batch * self.patch_px**2 // side**2), len(windows)
         if distributed.is_available() and distributed.is_initialized():
-            windows = share_of(windows, rank=distributed.get_rank(), world=distributed.get_world_size())
-        step = max(1, self.batch * self.patch_px**2 // side**2)
-        batches = [windows[start : start + step] for start in range(0, len(windows), step)]
+            world = distributed.get_world_size()
+            windows, most = share_of(windows, rank=distributed.get_rank(), world=world), -(-most // world)
+        # Processes wait for each other at every batch, so each has as many; the last ones may be empty.
+        batches = [windows[start : start + step] for start in range(0, most, step)]
         return self._loader(PatchBatches(self.scenes, patch_px=side, part=part, halo_px=halo_px), batches)
 
     def _loader(self, dataset: PatchBatches, sampler: Any) -> PatchLoader:

@@ -124,7 +124,7 @@ def _program(network: nn.Module, *, bands: int, opset: int | None) -> Any:
     batch, rows, cols = TRACED
     example = torch.zeros((batch, bands, rows, cols))
     try:
-        with _quiet():
+        with quiet():
             program: Any = torch.onnx.export(
                 network, (example,), dynamo=True, verbose=False, opset_version=opset, external_data=False,
                 input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=(AXES,),
@@ -146,7 +146,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Nothing of what the exporter and the libraries below it tell of their progress reaches the terminal."""
     said, before = io.StringIO(), logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # they log errors of attempts that others follow

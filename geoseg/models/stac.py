@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def model_item(card: ModelCard, files: Mapping[str, Path], *, out: Path, paramet
         "geometry": None if footprint is None else dict(mapping(footprint)),
         "properties": {"datetime": _created(card, files), **_properties(card, parameters=parameters)},
         "links": [],
-        "assets": {name: _asset(path, out) for name, path in files.items()},
+        "assets": {name: _asset(path, out, bands=card.band_names) for name, path in files.items()},
     }
     if footprint is not None:
         item["bbox"] = list(footprint.bounds)
@@ -156,7 +156,7 @@ def _classes(card: ModelCard) -> list[dict[str, Any]]:
     ]
 
 
-def _asset(path: Path, out: Path) -> dict[str, Any]:
+def _asset(path: Path, out: Path, *, bands: Sequence[str]) -> dict[str, Any]:
     media_type, artifact, title = KINDS[path.suffix]
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -168,6 +168,7 @@ def _asset(path: Path, out: Path) -> dict[str, Any]:
         "type": media_type,
         "roles": ["mlm:model"] if artifact != "safetensors" else ["mlm:model", "mlm:weights"],
         "mlm:artifact_type": artifact,
+        "bands": [{"name": name} for name in bands],  # STAC has bands in the properties only where an asset has some
         "file:size": path.stat().st_size,
         "file:checksum": f"1220{digest.hexdigest()}",  # a multihash: SHA-256, 32 bytes
     }

@@ -118,7 +118,6 @@ class SegmentationTask(LightningModule):
         self.spec: ModelSpec | None = None
         self.class_names: tuple[str, ...] = ()
         self.keeps_patch_losses = False
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # of few validation patches one may have none
         self.swa_steps, self._stepped = 0, 0
         self._before: Seen | None = None
 
@@ -313,7 +312,9 @@ class SegmentationTask(LightningModule):
         return scenes
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Counts a batch into the confusion matrix."""
+        """Counts a batch into the confusion matrix; it is empty where another process has one more."""
+        if not len(batch["label"]):
+            return
         predicted = self(batch["image"], batch["valid"], batch.get("present")).argmax(1)
         self._counting += confusion_counts(predicted, batch["label"], classes=len(self.class_names))
 

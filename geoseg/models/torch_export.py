@@ -10,7 +10,6 @@ import copy
 import io
 import json
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch.export import Dim
 from geoseg.errors import ModelFileError
 from geoseg.models.atomic import renamed_when_done
 from geoseg.models.card import ModelCard
-from geoseg.models.onnx import TOLERANCE
+from geoseg.models.onnx import TOLERANCE, quiet
 from geoseg.models.onnx_session import first_line
 
 CARD_FILE = "geoseg.json"
@@ -40,7 +39,7 @@ UNIT, LEAST, MOST = 32, 64, 32 * 4096
 FIXED_SIDES = ("timm.models.swin_transformer.SwinTransformerStage",)
 """Modules that torch does not get done with where rows and columns are free: their windows are padded to sevens."""
 
-REFUSED = (RuntimeError, ValueError, TypeError, ExportError, TorchDynamoException)
+REFUSED = (RuntimeError, ValueError, TypeError, AssertionError, ExportError, TorchDynamoException)
 """How torch says that it cannot make a graph of a network."""
 
 logger = logging.getLogger(__name__)
@@ -124,13 +123,8 @@ def _program(network: nn.Module, *, example: tuple[int, ...], free: bool) -> Any
         axes |= {
             axis: UNIT * Dim(name, min=LEAST // UNIT, max=MOST // UNIT) for axis, name in ((2, "rows"), (3, "cols"))
         }
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # torch logs the graph that it refuses
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return torch.export.export(network, (torch.zeros(example),), dynamic_shapes=(axes,))
     except REFUSED as error:
         raise ModelFileError(f"the network cannot be exported as a torch program: {first_line(error)}") from error
-    finally:
-        logging.disable(before)

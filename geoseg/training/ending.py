@@ -75,6 +75,6 @@ def _weigh(averaged: nn.Module, steps: int, task: SegmentationTask, data: SceneD
 
 
 def _batches(loader: PatchLoader, device: torch.device) -> Iterator[Batch]:
-    for batch in loader:
+    for batch in filter(lambda found: len(found["label"]), loader):
         moved: Batch = move_data_to_device(batch, device)
         yield {**moved, "label": moved["label"].long()}

@@ -1,0 +1,112 @@
+"""Weights of other makers: taken over by name, adapted to other bands by wavelength, refused where they do not fit."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from geoseg.errors import InputError, MissingInputError, ReadError
+from geoseg.models.build import create_model
+from geoseg.models.pretrained.first_layer import adapt_first_layer
+from geoseg.models.spec import ModelSpec
+from geoseg.models.wavelengths import band_wavelengths
+
+TOKENS = {
+    "dofa_small_patch16_224": {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32},
+    "panopticon_vitb14": {"attn_dim": 48, "embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 28},
+    "copernicusfm_base": {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "hyper_dim": 32},
+    "scalemae_large_patch16": {"embed_dim": 32, "depth": 2, "num_heads": 2},
+}
+
+
+def spec(encoder: str = "resnet18", *, bands: int = 3, decoder: str = "unet", **more) -> ModelSpec:
+    return ModelSpec(decoder=decoder, encoder=encoder, bands=bands, classes=2, **more)
+
+
+def test_the_same_bands_keep_their_kernels():
+    weight = torch.randn(4, 3, 3, 3)
+    torch.testing.assert_close(adapt_first_layer(weight, [0.49, 0.56, 0.66], [0.49, 0.56, 0.66]), weight)
+    swapped = adapt_first_layer(weight, [0.49, 0.56, 0.66], [0.66, 0.56, 0.49])
+    torch.testing.assert_close(swapped, weight.flip(1))
+
+
+def test_a_band_between_two_has_of_both_and_an_unknown_one_of_all():
+    weight = torch.randn(4, 2, 3, 3)
+    found = adapt_first_layer(weight, [0.4, 0.6], [0.45, None])
+    torch.testing.assert_close(found[:, 0], 0.75 * weight[:, 0] + 0.25 * weight[:, 1])
+    torch.testing.assert_close(found[:, 1], weight.mean(1))
+
+
+@pytest.mark.parametrize("bands", [1, 4, 7])
+def test_an_image_whose_bands_are_alike_gives_what_it_gave(bands):
+    weight, image = torch.randn(1, 3, 3, 3).mean(1, keepdim=True).expand(4, 3, 3, 3), torch.randn(1, 1, 8, 8)
+    before = nn.functional.conv2d(image.expand(1, 3, 8, 8), weight)
+    adapted = adapt_first_layer(weight, [0.49, 0.56, 0.66], torch.linspace(0.45, 0.9, bands).tolist())
+    torch.testing.assert_close(nn.functional.conv2d(image.expand(1, bands, 8, 8), adapted), before)
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_file_of_weights_fills_the_encoder(tmp_path, ending):
+    donor = timm.create_model("resnet18", in_chans=5, num_classes=7)
+    path = tmp_path / f"weights.{ending}"
+    if ending == "pth":
+        torch.save({"state_dict": donor.state_dict()}, path)
+    else:
+        from safetensors.torch import save_file
+
+        save_file(donor.state_dict(), path)
+    network = create_model(spec(bands=5), weights=str(path))
+    found, expected = network.encoder.state_dict(), donor.state_dict()
+    assert torch.equal(found["conv1.weight"], expected["conv1.weight"])
+    assert all(torch.equal(found[name], expected[name]) for name in found if name in expected)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), path)
+    with pytest.raises(InputError, match="other.pth"):
+        create_model(spec(), weights=str(path))
+    with pytest.raises(MissingInputError, match="nowhere.pth"):
+        create_model(spec(), weights=str(tmp_path / "nowhere.pth"))
+
+
+def test_a_pickle_that_runs_code_is_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (print, ("trapped",))
+
+    path = tmp_path / "trap.pth"
+    torch.save(Trap(), path)
+    with pytest.raises(ReadError, match=r"trap\.pth holds more than tensors"):
+        create_model(spec(), weights=str(path))
+
+
+@pytest.mark.parametrize("encoder", TOKENS)
+def test_foundation_models_are_backbones(encoder):
+    options = {"encoder_options": TOKENS[encoder]}
+    network = create_model(spec(encoder, decoder="upernet", options=options, wavelengths_um=(0.49, 0.56, 0.66))).eval()
+    with torch.inference_mode():
+        logits = network(torch.randn(2, 3, 64, 96))
+    assert logits.shape == (2, 2, 64, 96)
+    assert torch.isfinite(logits).all()
+
+
+def test_one_model_takes_the_bands_of_other_sensors():
+    options = {"encoder_options": TOKENS["dofa_small_patch16_224"]}
+    shared = {"encoder": "dofa_small_patch16_224", "decoder": "upernet", "options": options}
+    one = create_model(spec(bands=2, wavelengths_um=(0.49, 0.56), **shared)).eval()
+    other = create_model(spec(bands=4, wavelengths_um=(0.49, 0.56, 0.66, 0.85), **shared)).eval()
+    other.load_state_dict(one.state_dict())
+    assert other(torch.randn(1, 4, 64, 64)).shape == (1, 2, 64, 64)
+
+
+def test_a_model_that_needs_wavelengths_says_which_are_missing():
+    with pytest.raises(InputError, match="wavelengths_um"):
+        create_model(spec("dofa_small_patch16_224", decoder="upernet"), band_names=["red", "green", "dem"])
+
+
+def test_wavelengths_follow_from_the_names_of_bands():
+    found = band_wavelengths(["Blue", "B08", "elevation"])
+    assert found[0] == pytest.approx(0.49, abs=0.02)
+    assert found[1] == pytest.approx(0.84, abs=0.02)
+    assert found[2] is None
