@@ -186,7 +186,7 @@ def _pixel(spec: ModelSpec, pretrained: Library) -> nn.Module:
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], spec.classes, 1))
 
 
-def _forest(spec: ModelSpec, pretrained: str | bool | None) -> nn.Module:
+def _forest(spec: ModelSpec, pretrained: str | bool | None) -> nn.Module:  # noqa: FBT001 - as all builders
     """A random forest, grown by `geoseg.training.forest`."""
     if pretrained is not None:
         raise InputError("random_forest has no option weights; it grows on the training pixels alone")

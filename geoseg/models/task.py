@@ -228,7 +228,8 @@ class SegmentationTask(LightningModule):
         logits = self.run(self.network, batch["image"], batch["valid"], batch.get("present"))
         loss: torch.Tensor = self.loss(logits, batch["label"], batch.get("soft"))
         self._check_loss(loss.detach(), logits.detach(), batch)
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch["label"]))
+        count = len(batch["label"])
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
         if not self.keeps_patch_losses:
             return {"loss": loss}
         return {"loss": loss, "patch_losses": patch_losses(logits.detach(), batch["label"])}

@@ -20,6 +20,8 @@ EXPECTED_WARNINGS = (
     ".*number of training batches .* is smaller than the logging interval.*",
     ".*GPU available but not used.*",  # the user chose the accelerator
     ".*isinstance\\(treespec, LeafSpec\\).*",  # between torch and Lightning
+    ".*when logging on epoch level in distributed setting.*",  # what is logged is of all processes already
+    ".*all_gather is deprecated.*",  # between torch and Lightning
     ".*args parameter is intended to run from within Python.*",
 )
 

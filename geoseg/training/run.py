@@ -225,7 +225,7 @@ def shortened(message: str) -> str:
     r"""The one line of a parser's message that says what is wrong.
 
     >>> shortened("Validation failed: Group 'model' does not accept option 'encodr'\n  more")
-    "the configuration does not fit: Group 'model' does not accept option 'encodr'; near it are encoder, decoder, sensor"
+    "the configuration does not fit: Group 'model' does not accept option 'encodr'; near it are encoder, ..."
     """
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
     text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
