@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from geoseg.errors import InputError
+from geoseg.errors import GeosegError, InputError
 
 # What Lightning tells its developers; each line says why it does not matter here.
 EXPECTED_WARNINGS = (
@@ -59,4 +59,23 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         raise KeyboardInterrupt from stop
     except MisconfigurationException as error:
-        raise InputError(f"the trainer refuses: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(_refusal(error)) from error
+
+
+@contextmanager
+def buildable() -> Iterator[None]:
+    """What the trainer's constructor says against its options is one line.
+
+    Raises:
+        InputError: The options do not go together, or not with this machine.
+    """
+    try:
+        yield
+    except GeosegError:
+        raise
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise InputError(_refusal(error)) from error
+
+
+def _refusal(error: Exception) -> str:
+    return f"the trainer refuses: {' '.join(str(error).split())[:300]}"

@@ -42,7 +42,7 @@ from geoseg.training.ending import settle
 from geoseg.training.forest import grow_forest
 from geoseg.training.hard_examples import HardExamples
 from geoseg.training.logs import check_logs, loggers
-from geoseg.training.manners import interruptible, quiet
+from geoseg.training.manners import buildable, interruptible, quiet
 from geoseg.training.pictures import CONFUSION_NAME, PREDICTIONS_NAME, RELIABILITY_NAME, draw_judgement
 from geoseg.training.search import search
 from geoseg.training.validation import Judgement, ValidationOptions, judge_scenes
@@ -143,7 +143,8 @@ class FitCLI(LightningCLI):
             check_logs(self.config.logs)
             given["logger"] = loggers(self.config.logs, folder=self.folder, name=self.config.name)
         own = {"default_root_dir": str(self.folder), "use_distributed_sampler": False}
-        return super().instantiate_trainer(**given, **own, **kwargs)
+        with buildable():
+            return super().instantiate_trainer(**given, **own, **kwargs)
 
 
 def run_fit(

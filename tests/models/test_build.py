@@ -63,6 +63,13 @@ def test_the_pixel_network_sees_no_neighbours():
         ({"options": {"depth": 3}}, "no option depth; it has .*encoder_depth"),
         ({"options": {"encoder_depth": 3, "decoder_channels": [8]}}, "cannot be built"),
         ({"decoder": "pixel", "options": {"layers": 3}}, "it has hidden"),
+        ({"encoder": "dofa_bas_patch16"}, "near it are dofa_base_patch16_224"),
+        ({"encoder": "swin_v2"}, "near it are .*swin_v2_[tsb]"),
+        ({"decoder": "dpt"}, "dpt needs a vision transformer, e.g. vit_tiny_patch16_224"),
+        ({"decoder": "dpt", "encoder": "convnext_atto"}, "dpt needs a vision transformer"),
+        ({"options": {"encoder_options": {"depth": 3}}}, "no encoder_options; tu-resnet18 may"),
+        ({"encoder": "vit_tiny_patch16_224", "options": {"encoder_options": {"dept": 3}}}, "cannot be built: .*dept"),
+        ({"encoder": "crossvit_tiny_240"}, "features do not lie at strides 12, 17"),
     ],
 )
 def test_what_cannot_be_built_is_one_line(changes, words):
@@ -74,6 +81,15 @@ def test_what_cannot_be_built_is_one_line(changes, words):
 def test_a_network_without_bands_is_no_network():
     with pytest.raises(InputError, match="0 bands"):
         ModelSpec(bands=0, classes=2)
+
+
+@pytest.mark.parametrize(
+    ("wavelengths", "words"),
+    [((0.6,), "1 wavelengths for 2 bands"), ((0.6, -1.0), "positive micrometres"), ((0.6, float("nan")), "positive")],
+)
+def test_wavelengths_are_one_positive_number_a_band(wavelengths, words):
+    with pytest.raises(InputError, match=words):
+        ModelSpec(bands=2, classes=2, wavelengths_um=wavelengths)
 
 
 def test_weights_that_do_not_exist_are_listed():
@@ -99,3 +115,22 @@ def test_a_spec_is_plain_values():
     spec = ModelSpec(bands=4, classes=2, options={"decoder_channels": [8, 8]})
     assert ModelSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
     assert "resnet18" in smp_encoders()
+    known = ModelSpec(bands=2, classes=2, wavelengths_um=(0.665, None))
+    assert ModelSpec(**json.loads(json.dumps(known.to_dict()))) == known
+    assert known.to_dict()["wavelengths_um"] == (0.665, None)
+
+
+def test_a_spec_without_wavelengths_is_what_older_versions_wrote_and_read():
+    spec = ModelSpec(bands=2, classes=2, wavelengths_um=(None, None))
+    assert spec.to_dict() == {"decoder": "unet", "encoder": "resnet18", "bands": 2, "classes": 2, "options": {}}
+    assert ModelSpec(decoder="unet", encoder="resnet18", bands=2, classes=2, options={}) == spec
+
+
+def test_the_pixel_network_takes_no_weights():
+    with pytest.raises(InputError, match="pixel has no encoder"):
+        create_model(ModelSpec(decoder="pixel", bands=3, classes=2), weights="imagenet")
+
+
+def test_band_names_are_one_a_band():
+    with pytest.raises(InputError, match="1 band names for a network of 3 bands"):
+        create_model(ModelSpec(bands=3, classes=2), band_names=["red"])

@@ -147,7 +147,7 @@ class Swin(Trunk):
             ValueError: A graph is to be made of it.
         """
         if torch.compiler.is_exporting():
-            raise ValueError("torchvision's Swin cannot be exported; timm's (swinv2_tiny_window8_256) can")
+            raise ValueError("torchvision's Swin cannot be exported; convnext_tiny or a vit_... can")
         found = []
         for place, part in enumerate(self.features):
             image = part(image)
