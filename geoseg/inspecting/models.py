@@ -9,9 +9,10 @@ from typing import Any
 
 from geoseg.data.drift import BandDrift, ExpectedBand, band_drift
 from geoseg.inspecting.grids import ground_size
+from geoseg.inspecting.model_text import card_blocks
 from geoseg.inspecting.tables import Info, facts, number, percent, some, table
 from geoseg.io.protocol import Source
-from geoseg.models.card import ModelCard, describe, read_card
+from geoseg.models.card import ModelCard, read_card
 from geoseg.models.onnx_card import read_onnx_card
 
 FAR_FACTOR = 2.0
@@ -36,7 +37,7 @@ def describe_model(path: Path) -> Info:
         ModelFileError: It is no geoseg model.
     """
     card = model_card(path)
-    return Info("model", {"name": str(path), "card": card.to_dict()}, (describe(card),))
+    return Info("model", {"name": str(path), "card": card.to_dict()}, card_blocks(card))
 
 
 def compare_scene(info: Info, source: Source, card: ModelCard) -> Info:

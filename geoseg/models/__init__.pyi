@@ -2,7 +2,6 @@ from .build import DECODERS as DECODERS
 from .build import create_model as create_model
 from .card import BandInfo as BandInfo
 from .card import ModelCard as ModelCard
-from .card import describe as describe
 from .card import read_card as read_card
 from .file import load_model as load_model
 from .file import save_model as save_model

@@ -33,6 +33,12 @@ FIXED = {
     "encoder_name", "encoder_weights", "encoder_output_indices", "in_channels", "classes", "activation", "aux_params",
     "kwargs", "self", "trunk",
 }  # fmt: skip
+FETCHING = {
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir",
+    "weights",
+}  # fmt: skip
+"""Options of encoders that name weights to read or to download."""
+
 FOREIGN = (ValueError, TypeError, KeyError, RuntimeError, AssertionError, IndexError, AttributeError)
 """How the constructors of other libraries refuse what does not fit."""
 
@@ -70,6 +76,7 @@ def create_model(spec: ModelSpec, *, weights: str | None = None, band_names: Seq
     names = tuple(band_names) if band_names is not None else None
     if names is not None and len(names) != spec.bands:
         raise InputError(f"{len(names)} band names for a network of {spec.bands} bands")
+    _check_fetches_nothing(spec)
     check_wavelengths(spec, names)
     network = build(spec, None)
     if weights is not None:
@@ -80,6 +87,18 @@ def create_model(spec: ModelSpec, *, weights: str | None = None, band_names: Seq
         found = published(weights, encoder=spec.encoder) or _of_library(spec, weights, build)
         load_weights(network, found, spec=spec, names=names, wider=lambda: _on_nothing(build, spec))
     return network
+
+
+def _check_fetches_nothing(spec: ModelSpec) -> None:
+    """Nothing, where no option lets the encoder read a file or the network: a model file's header is not to be trusted.
+
+    Raises:
+        InputError: One does.
+    """
+    given = spec.options.get("encoder_options")
+    fetching = sorted(FETCHING & set(given)) if isinstance(given, dict) else []
+    if fetching:
+        raise InputError(f"encoder_options has no {', '.join(fetching)}; weights are given by model.weights")
 
 
 def _of_library(spec: ModelSpec, weights: str, build: Builder) -> Pretrained:

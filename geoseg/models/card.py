@@ -229,23 +229,6 @@ def card_of_header(header: str, *, path: Path) -> ModelCard:
         raise ModelFileError(f"{path}: {error}") from error
 
 
-def describe(card: ModelCard) -> str:
-    """The card in a few lines of text, for people."""
-    network = card.spec.decoder if card.spec.decoder == "pixel" else f"{card.spec.decoder} on {card.spec.encoder}"
-    scores = {key: value for key, value in card.scores.items() if isinstance(value, float)}
-    lines = [
-        f"model    {card.name}, {network}",
-        f"bands    {', '.join(card.band_names)}",
-        f"pixel    {card.gsd_m[0]:g} x {card.gsd_m[1]:g} m",
-        f"classes  {', '.join(f'{item.id} {item.name}' for item in card.legend.classes)}",
-        f"tiles    {card.tile_px} px, {card.overlap_px} px overlap",
-        f"scores   {', '.join(f'{key} {value:.3f}' for key, value in scores.items()) or 'none'}",
-        f"made     {card.created or 'unknown'}, {', '.join(f'{k} {v}' for k, v in card.versions.items())}",
-        f"licence  {card.license or 'not said'}",
-    ]
-    return "\n".join(lines)
-
-
 def existing_model(path: Path) -> Path:
     """The path, where a file is there.
 

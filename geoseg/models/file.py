@@ -42,6 +42,10 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
         network = create_model(card.spec)
     except InputError as error:
         raise ModelFileError(f"{path}: {error}") from error
+    except (RuntimeError, MemoryError, OverflowError) as error:  # a size that no machine has
+        raise ModelFileError(
+            f"{path}: the network that its header describes cannot be built: {_line(error)}"
+        ) from error
     weights = load_file(path)
     expected = network.state_dict()
     lacking, stray = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
@@ -59,3 +63,8 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
             )
     network.load_state_dict(weights)
     return network.eval(), card
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:160] if text else type(error).__name__

@@ -29,7 +29,7 @@ from geoseg.models.normalizing import normalize, use_bf16
 from geoseg.models.optim import SCHEDULES, layer_rates, parameter_groups, then_constant
 from geoseg.models.spec import ModelSpec
 from geoseg.models.transfer import start_from
-from geoseg.models.trouble import Seen, described, from_all, is_finite, seen_of
+from geoseg.models.trouble import Seen, bad_patches, described, from_all, is_finite, seen_of
 from geoseg.models.wavelengths import band_wavelengths
 
 __all__ = ["SCHEDULES", "SegmentationTask", "move_average", "normalize", "use_bf16"]
@@ -240,8 +240,8 @@ class SegmentationTask(LightningModule):
         if bool(self.trainer.strategy.reduce(fine.float(), reduce_op="min") if self._world > 1 else fine):
             return
         scenes = self._scenes()
-        bad = ~torch.isfinite(patch_losses(logits, batch["label"]))
-        if is_finite(self.network):
+        bad = bad_patches(batch, patch_losses(logits, batch["label"]))
+        if is_finite(self.network, statistics=False):
             where = f"in its patches: {from_all('' if fine else described(seen_of(batch), scenes, bad=bad))}"
         else:
             where = f"in the patches of the step before: {from_all(described(self._before, scenes))}"
@@ -256,8 +256,8 @@ class SegmentationTask(LightningModule):
         """
         if self.global_rank:
             raise SystemExit(0)
-        keeper = getattr(self._trainer, "checkpoint_callback", None)
-        last = getattr(keeper, "last_model_path", "")
+        keepers = getattr(self._trainer, "checkpoint_callbacks", ())
+        last = next((each.best_model_path for each in keepers if each.monitor is None), "")  # that of the last epoch
         kept = f"; the last good checkpoint is {last}" if last else ""
         raise InputError(f"{what}; lower model.lr (now {self.lr}), or look for extreme values {where}{kept}")
 

@@ -52,10 +52,20 @@ def described(seen: Seen | None, scenes: Sequence[Any], *, bad: Tensor | None = 
     return "; ".join(words) + (f"; and {more} more" if more > 0 else "")
 
 
-def is_finite(network: nn.Module) -> bool:
-    """Whether every weight and statistic is a number."""
-    tensors = [each.detach() for each in (*network.parameters(), *network.buffers()) if each.is_floating_point()]
-    checks = [torch.isfinite(tensor).all() for tensor in tensors if tensor.numel()]
+def bad_patches(batch: Mapping[str, Tensor], losses: Tensor) -> Tensor:
+    """Bool `(n,)`: patches with a value that is no number, or where all are numbers those whose loss is none.
+
+    Batch norms spread one bad value over all patches of a batch.
+    """
+    values = batch["image"].float().masked_fill(~batch["valid"].unsqueeze(1), 0.0)
+    wrong = ~torch.isfinite(values).flatten(1).all(1)
+    return wrong if bool(wrong.any()) else ~torch.isfinite(losses)
+
+
+def is_finite(network: nn.Module, *, statistics: bool = True) -> bool:
+    """Whether every weight is a number, and every statistic of batch norms, which a bad image alone can spoil."""
+    tensors = [*network.parameters(), *(network.buffers() if statistics else ())]
+    checks = [torch.isfinite(each.detach()).all() for each in tensors if each.is_floating_point() and each.numel()]
     return bool(torch.stack(checks).all()) if checks else True
 
 

@@ -53,6 +53,9 @@ def _weigh(averaged: nn.Module, steps: int, task: SegmentationTask, data: SceneD
     still = {**task.freezing, **({"encoder": FOREVER} if task.lora is not None else {})}
     task.to(device)
     averaged.to(device).eval()
+    drawn = data.state_dict()
+    if drawn:  # of a run that had nothing left to train, it is what its checkpoint had
+        data.load_state_dict(drawn)
     reestimate_norms(
         averaged,
         _batches(data.train_dataloader(), device),

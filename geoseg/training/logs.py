@@ -58,4 +58,7 @@ def loggers(names: Sequence[str], *, folder: Path, name: str) -> list[Logger]:
         InputError: A log is unknown, or its library is not installed.
     """
     check_logs(names)
-    return [LOGS[each](folder, name) for each in dict.fromkeys(names)]
+    try:
+        return [LOGS[each](folder, name) for each in dict.fromkeys(names)]
+    except ImportError as error:  # a library that is there in part, or too old
+        raise InputError(f"a log of {', '.join(names)} cannot be made: {' '.join(str(error).split())}") from error

@@ -18,6 +18,7 @@ EXPECTED_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty.*",  # checked before
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*number of training batches .* is smaller than the logging interval.*",
+    ".*in eval mode at the start of training.*",  # averaged networks, and what is frozen
     ".*GPU available but not used.*",  # the user chose the accelerator
     ".*isinstance\\(treespec, LeafSpec\\).*",  # between torch and Lightning
     ".*when logging on epoch level in distributed setting.*",  # what is logged is of all processes already

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -173,7 +173,7 @@ def _show_place(axes: Sequence[Axes], place: Place, legend: Legend) -> None:
         axis.spines[:].set_edgecolor(FAINT)
     window = place.window
     where = f"rows {window.row_off} to {window.row_stop}\ncolumns {window.col_off} to {window.col_stop}"
-    axes[0].set_ylabel(f"{_text(place.scene.name)}\n{where}", fontsize=7, color=INK)
+    axes[0].set_ylabel(f"{_text(PurePath(place.scene.name).name)}\n{where}", fontsize=7, color=INK)
     share = wrong.sum() / max(int(known.sum()), 1)
     axes[3].set_title(f"{share:.0%} of the labels", fontsize=8, color=INK)
 

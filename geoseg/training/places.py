@@ -13,11 +13,12 @@ from geoseg.models.boundary_iou import NOTHING
 from geoseg.tiling import Window
 from geoseg.training.scene_source import validation_labels
 
-CELL_PX = 256
-"""Side of a cell, which is the side of a picture too."""
+CELL_PX = 64
+PLACE_CELLS = 4
+"""Cells along a side of a place."""
 
 SHARES = (0.05, 0.5)
-"""Of the labels that the fullest cell has, what another has to have to be shown, and to be as good as full."""
+"""Of the labels that the fullest place has, what another has to have to be shown, and to be as good as full."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,19 +26,19 @@ class Survey:
     """Labelled validation pixels of a scene.
 
     Attributes:
-        counts: int64 `(row, col, class)`, of each cell of CELL_PX pixels a side.
+        counts: int32 `(row, col, class)`, of each cell of CELL_PX pixels a side.
         shape: Rows and columns of the scene, pixels.
     """
 
-    counts: NDArray[np.int64]
+    counts: NDArray[np.int32]
     shape: tuple[int, int]
 
     @classmethod
     def of(cls, scene: SceneArrays, *, classes: int) -> Survey:
         """What a scene holds; its labels are read once, window by window."""
         rows, cols = (-(-size // CELL_PX) for size in scene.shape)
-        counts = np.zeros((rows * cols, classes), np.int64)
-        for window in windows_of(scene.shape, side_px=4 * CELL_PX):
+        counts = np.zeros((rows * cols, classes), np.int32)
+        for window in windows_of(scene.shape):
             labels = validation_labels(scene, window)
             row, col = np.nonzero(labels != NOTHING)
             cell = (row + window.row_off) // CELL_PX * cols + (col + window.col_off) // CELL_PX
@@ -56,9 +57,19 @@ class Survey:
         (top, below), (left, right) = ((axis.min(), axis.max() + 1) for axis in np.nonzero(told))
         return self._pixels(int(top), int(left), int(below - top), int(right - left))
 
-    def cell(self, row: int, col: int) -> Window:
-        """The pixels of a cell."""
-        return self._pixels(row, col, 1, 1)
+    def place(self, row: int, col: int) -> Window:
+        """The pixels of the place that begins with a cell."""
+        return self._pixels(row, col, PLACE_CELLS, PLACE_CELLS)
+
+    def places(self) -> NDArray[np.int64]:
+        """Labelled pixels of every place, int64 `(row, col, class)` by the cell that it begins with."""
+        sums = self.counts.astype(np.int64)
+        for axis in (0, 1):
+            size = sums.shape[axis]
+            total = np.insert(np.cumsum(sums, axis), 0, 0, axis)
+            start = np.arange(max(size - PLACE_CELLS, 0) + 1)
+            sums = total.take(np.minimum(start + PLACE_CELLS, size), axis) - total.take(start, axis)
+        return sums
 
     def holds(self, window: Window) -> bool:
         """Whether a cell that shares a pixel with the window has a label."""
@@ -71,22 +82,24 @@ class Survey:
 
 
 def choose_places(surveys: Sequence[Survey], *, count: int) -> list[tuple[int, Window]]:
-    """At most `count` cells, each with the number of its scene: full ones first, that together show most classes.
+    """At most `count` places, each with the number of its scene: full ones first, that together show most classes.
 
-    Of cells that show as many classes not seen before, the one with more labels comes first.
+    Of places that show as many classes not seen before, the one with more labels comes first. None overlap.
     """
-    owners = np.repeat(np.arange(len(surveys)), [survey.counts[..., 0].size for survey in surveys])
-    cells = np.concatenate([survey.counts.reshape(-1, survey.counts.shape[2]) for survey in surveys])
-    starts = np.searchsorted(owners, np.arange(len(surveys)))
-    total = cells.sum(1)
+    found = [survey.places() for survey in surveys]
+    places = np.concatenate([each.reshape(-1, each.shape[2]) for each in found])
+    starts = np.cumsum([0, *(each[..., 0].size for each in found)])
+    total = places.sum(1)
     rank = np.sum([total >= max(1.0, share * total.max()) for share in SHARES], axis=0)
-    seen, chosen = np.zeros(cells.shape[1], np.bool_), []
-    for _ in range(min(count, int((rank > 0).sum()))):
-        gain = ((cells > 0) & ~seen).sum(1)
+    seen = np.zeros(places.shape[1], np.bool_)
+    chosen: list[tuple[int, Window]] = []
+    while len(chosen) < count and rank.any():
+        gain = ((places > 0) & ~seen).sum(1)
         best = int(np.lexsort((total, gain, rank))[-1])
-        seen |= cells[best] > 0
-        rank[best] = 0
-        owner = int(owners[best])
-        row, col = divmod(best - int(starts[owner]), surveys[owner].counts.shape[1])
-        chosen.append((owner, surveys[owner].cell(row, col)))
+        seen |= places[best] > 0
+        owner = int(np.searchsorted(starts, best, side="right")) - 1
+        near = rank[starts[owner] : starts[owner + 1]].reshape(found[owner].shape[:2])  # a view
+        row, col = divmod(best - int(starts[owner]), near.shape[1])
+        near[max(0, row - PLACE_CELLS + 1) : row + PLACE_CELLS, max(0, col - PLACE_CELLS + 1) : col + PLACE_CELLS] = 0
+        chosen.append((owner, surveys[owner].place(row, col)))
     return chosen

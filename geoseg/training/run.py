@@ -31,7 +31,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from geoseg.data.datamodule import SceneDataModule, counts_by_name
 from geoseg.data.splits import draw_split
 from geoseg.data.statistics import training_quantiles
-from geoseg.errors import InputError, MissingInputError, OutputError, OutputExistsError
+from geoseg.errors import GeosegError, InputError, MissingInputError, OutputError, OutputExistsError
 from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.file import save_model
 from geoseg.models.history import History, Ticks, draw_curves
@@ -133,11 +133,10 @@ class FitCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the run's own logs, history and checkpoints."""
         self.history, self.ticks = History(), Ticks()
-        self.checkpoint = ModelCheckpoint(
-            dirpath=self.folder, filename="best", monitor=MONITOR, mode="max", save_last=True,
-            auto_insert_metric_name=False, enable_version_counter=False,
-        )  # fmt: skip
-        self.trainer_defaults = {"callbacks": [self.history, self.ticks, self.checkpoint, HardExamples()]}
+        kept: dict[str, Any] = {"dirpath": self.folder, "auto_insert_metric_name": False, "enable_version_counter": False}
+        self.checkpoint = ModelCheckpoint(filename="best", monitor=MONITOR, mode="max", **kept)
+        last = ModelCheckpoint(filename="last", **kept)  # save_last would keep the last one that was the best
+        self.trainer_defaults = {"callbacks": [self.history, self.ticks, self.checkpoint, last, HardExamples()]}
         given: dict[str, Any] = {}
         if self.config.trainer.logger in (None, True):
             check_logs(self.config.logs)
@@ -208,7 +207,13 @@ def _parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], 
     try:
         with interruptible():
             return FitCLI(given)
-    except (ArgumentError, yaml.YAMLError) as error:
+    except GeosegError:
+        raise
+    except (
+        ArgumentError,
+        yaml.YAMLError,
+        ValueError,
+    ) as error:  # the last: how an option that may be left out is refused
         raise InputError(shortened(str(error))) from error
 
 
@@ -229,6 +234,8 @@ def shortened(message: str) -> str:
     "the configuration does not fit: Group 'model' does not accept option 'encodr'; near it are encoder, ..."
     """
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    # Of an option that may be left out, the reasons stand in a list: its own first, then that it is not left out.
+    lines = lines[lines.index("Errors:") + 1 :] if "Errors:" in lines else lines
     text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
     return f"the configuration does not fit: {text.removeprefix('Validation failed: ')[:300]}{_near(text)}"
 

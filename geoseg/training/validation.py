@@ -151,19 +151,48 @@ def judge_scenes(
     """
     chosen = options or ValidationOptions()
     predictors = Predictors(network, card, device=device, precision=precision, batch=batch)
-    surveys = [Survey.of(scene, classes=len(card.legend)) for scene in scenes]
-    places: list[list[Place]] = [[] for _ in scenes]
-    for number, window in choose_places(surveys, count=chosen.places):
-        mapped = np.full((window.rows, window.cols), NOTHING, np.int32)
-        places[number].append(Place(scenes[number], window, mapped))
+    works = _works(scenes, classes=len(card.legend), places=chosen.places)
     found = Judgement.none(len(card.legend), boundary_px=chosen.boundary_px)
-    tell = _adding(progress, surveys)
-    for scene, survey, shown in zip(scenes, surveys, places, strict=True):
-        if survey.window is not None:
-            area = ValidationArea(survey.window, scene.geobox, scene, tuple(place.window for place in shown))
-            task = _task(scene, area, predictors.for_scene(scene), card)
-            found = _judged(found, task, scene, survey, cut=cells, places=shown, tell=tell)
-    return replace(found, places=tuple(place for shown in places for place in shown))
+    tell = _adding(progress, sum(work.region.rows * work.region.cols for work in works))
+    for work in works:
+        task = _task(work, predictors.for_scene(work.scene), card)
+        found = _judged(found, task, work, cut=cells, tell=tell)
+    return replace(found, places=tuple(place for work in works for place in work.places))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What there is to do for one scene.
+
+    Attributes:
+        scene: The scene.
+        survey: Where it has validation labels.
+        places: Pieces of it to look at.
+        region: A window outside which no map is needed.
+    """
+
+    scene: SceneArrays
+    survey: Survey
+    places: tuple[Place, ...]
+    region: Window
+
+    def needs(self, window: Window) -> bool:
+        """Whether a map may be needed somewhere in a window."""
+        return self.survey.holds(window) or any(_meet(window, place.window) for place in self.places)
+
+
+def _works(scenes: Sequence[SceneArrays], *, classes: int, places: int) -> list[Work]:
+    """The scenes that have a validation label, and the places of each."""
+    surveys = [Survey.of(scene, classes=classes) for scene in scenes]
+    shown: list[list[Place]] = [[] for _ in scenes]
+    for number, window in choose_places(surveys, count=places):
+        mapped = np.full((window.rows, window.cols), NOTHING, np.int32)
+        shown[number].append(Place(scenes[number], window, mapped))
+    return [
+        Work(scene, survey, tuple(own), _around([labelled, *(place.window for place in own)]))
+        for scene, survey, own in zip(scenes, surveys, shown, strict=True)
+        if (labelled := survey.window) is not None
+    ]
 
 
 class Predictors:
@@ -190,7 +219,10 @@ class Predictors:
         return self._made[scene.absent]
 
 
-def _task(scene: SceneArrays, area: ValidationArea, predictor: TorchPredictor, card: ModelCard) -> SceneTask:
+def _task(work: Work, predictor: TorchPredictor, card: ModelCard) -> SceneTask:
+    """The map of a scene where one is needed, with the tiles of `geoseg predict`."""
+    scene = work.scene
+    area = ValidationArea(work.region, scene.geobox, scene, tuple(place.window for place in work.places))
     lattice = lattice_for(scene.shape, tile_px=card.tile_px, overlap_px=card.overlap_px, scale=(1.0, 1.0))
     layers = (*(LAYERS[name] for name in ALWAYS), LEVEL)
     return SceneTask(
@@ -201,39 +233,36 @@ def _task(scene: SceneArrays, area: ValidationArea, predictor: TorchPredictor, c
 def _judged(
     before: Judgement,
     task: SceneTask,
-    scene: SceneArrays,
-    survey: Survey,
+    work: Work,
     *,
     cut: tuple[int, int] | None,
-    places: Sequence[Place],
     tell: Callable[[int], None],
 ) -> Judgement:
     """What was counted before, and a scene; its map is filled into the places."""
-    region = survey.window or task.tiling.scene
     cells = cut or cells_for(task, memory_bytes=DEFAULT_MEMORY_BYTES)
-    blocks = [block for block in task.tiling.blocks(cells=cells) if _meet(block.window, region)]
-    counter = BoundaryCounter(_around(blocks), classes=len(before.scores.matrix), distance_px=before.boundary_px)
+    blocks = [block for block in task.tiling.blocks(cells=cells) if _meet(block.window, work.region)]
+    whole = _around([block.window for block in blocks])
+    counter = BoundaryCounter(whole, classes=len(before.scores.matrix), distance_px=before.boundary_px)
     found = before
-    for block, mapped, level in _mapped(task, survey, blocks):
-        labels = validation_labels(scene, block.window)
+    for block, mapped, level in _mapped(task, blocks, [work.needs(block.window) for block in blocks]):
+        labels = validation_labels(work.scene, block.window)
         known = labels != NOTHING
         found = found.plus(labels[known], mapped[known], level[known])
         counter.add(block.window, labels, mapped)
-        for place in places:
+        for place in work.places:
             if _meet(place.window, block.window):
                 part = place.window.intersect(block.window)
                 place.mapped[within(part, place.window)] = mapped[within(part, block.window)]
-        part = block.window.intersect(region)
+        part = block.window.intersect(work.region)
         tell(part.rows * part.cols)
     return replace(found, boundary=found.boundary + counter.counts)
 
 
 def _mapped(
-    task: SceneTask, survey: Survey, blocks: Sequence[Block]
+    task: SceneTask, blocks: Sequence[Block], needed: Sequence[bool]
 ) -> Iterator[tuple[Block, NDArray[np.int32], NDArray[np.uint8]]]:
     """Each block with the classes mapped, NOTHING where no map is needed, and its confidence in 255ths."""
     channels = _channels(task.legend)
-    needed = [survey.holds(block.window) for block in blocks]
     with closing(run_blocks(task, [block for block, so in zip(blocks, needed, strict=True) if so])) as made:
         for block, so in zip(blocks, needed, strict=True):
             if so:
@@ -256,16 +285,15 @@ def _meet(one: Window, other: Window) -> bool:
     return bool(part.rows and part.cols)
 
 
-def _around(blocks: Sequence[Block]) -> Window:
-    """The smallest window around all blocks."""
-    top, left = (min(getattr(block.window, name) for block in blocks) for name in ("row_off", "col_off"))
-    below, right = (max(getattr(block.window, name) for block in blocks) for name in ("row_stop", "col_stop"))
+def _around(windows: Sequence[Window]) -> Window:
+    """The smallest window around all."""
+    top, left = (min(getattr(window, name) for window in windows) for name in ("row_off", "col_off"))
+    below, right = (max(getattr(window, name) for window in windows) for name in ("row_stop", "col_stop"))
     return Window(top, left, below - top, right - left)
 
 
-def _adding(progress: Callable[[int, int], None] | None, surveys: Sequence[Survey]) -> Callable[[int], None]:
+def _adding(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
     """A function that adds pixels to those done, and tells both sums."""
-    total = sum(window.rows * window.cols for survey in surveys if (window := survey.window) is not None)
     done = 0
 
     def tell(pixels: int) -> None:

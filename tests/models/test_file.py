@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from geoseg.errors import MissingInputError, ModelFileError, OutputError
 from geoseg.models.build import create_model
-from geoseg.models.card import METADATA_KEY, ModelCard, describe, read_card
+from geoseg.models.card import METADATA_KEY, ModelCard, read_card
 from geoseg.models.file import load_model, save_model
 
 
@@ -78,13 +78,6 @@ def test_a_card_is_read_without_torch(written):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["field", "test", "False"]
-
-
-def test_a_card_describes_itself(card):
-    text = describe(card)
-    assert "red, nir" in text
-    assert "7 road" in text
-    assert "mean_iou 0.500" in text
 
 
 def test_nothing_else_is_left_in_the_folder(written):
@@ -155,6 +148,29 @@ def test_safetensors_of_others_are_refused(tmp_path):
         (
             {"mlm__hyperparameters": {"decoder": "unet", "bands": 2, "classes": 3, "encoder": "hf-hub:a/b"}},
             "is unknown",
+        ),
+        (
+            {
+                "mlm__hyperparameters": {
+                    "decoder": "unet",
+                    "encoder": "tu-resnet18",
+                    "bands": 2,
+                    "classes": 3,
+                    "options": {"encoder_options": {"checkpoint_path": "trap.pth"}},
+                }
+            },
+            "has no checkpoint_path",
+        ),
+        (
+            {
+                "mlm__hyperparameters": {
+                    "decoder": "pixel",
+                    "bands": 2,
+                    "classes": 3,
+                    "options": {"hidden": [10**7, 10**7]},
+                }
+            },
+            "cannot be built",
         ),
         ({"mlm__hyperparameters": {"decoder": "eval", "bands": 2, "classes": 3}}, "decoder 'eval' is unknown"),
         ({"mlm__hyperparameters": {"bands": 2, "classes": 3, "code": "x"}}, "cannot be used"),

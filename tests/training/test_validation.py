@@ -107,7 +107,7 @@ def test_a_band_that_is_absent_counts(make_scene, network, card):
 
 
 def test_the_places_show_the_map_that_predict_writes(make_scene, network, card, tmp_path):
-    scene = make_scene(4, shape=(300, 400), until=390)
+    scene = make_scene(4, shape=(560, 620), until=600)
     found = judge_scenes([scene], network=network, card=card, cells=(1, 2), **FP32)
     options = infer.PredictOptions(device="cpu", precision="fp32")
     written = infer.predict_scene(

@@ -90,19 +90,18 @@ def _entries() -> Mapping[str, Entry]:
             members = library.get_model_weights(encoder)
         except KeyError:  # an architecture without published weights
             continue
-        for member in members:
-            entry = _entry(encoder, member)
+        for name, member in members.__members__.items():  # some have two names
+            entry = _entry(encoder, name, member)
             found[entry.name] = entry
     return found
 
 
-def _entry(encoder: str, member: Any) -> Entry:
-    name = f"{type(member).__name__}.{member.name}"
+def _entry(encoder: str, name: str, member: Any) -> Entry:
     bands = _bands(encoder, member)
-    wavelengths = None if bands is None else band_wavelengths(bands, sensor=_sensor(member.name))
+    wavelengths = None if bands is None else band_wavelengths(bands, sensor=_sensor(name))
     return Entry(
-        name=name, encoder=encoder, url=member.url, bands=bands, wavelengths_um=wavelengths,
-        normalization=_normalization(member.transforms),
+        name=f"{type(member).__name__}.{name}", encoder=encoder, url=member.url, bands=bands,
+        wavelengths_um=wavelengths, normalization=_normalization(member.transforms),
     )  # fmt: skip
 
 
