@@ -133,7 +133,8 @@ class FitCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the run's own logs, history and checkpoints."""
         self.history, self.ticks = History(), Ticks()
-        kept: dict[str, Any] = {"dirpath": self.folder, "auto_insert_metric_name": False, "enable_version_counter": False}
+        kept: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
+        kept["auto_insert_metric_name"] = False
         self.checkpoint = ModelCheckpoint(filename="best", monitor=MONITOR, mode="max", **kept)
         last = ModelCheckpoint(filename="last", **kept)  # save_last would keep the last one that was the best
         self.trainer_defaults = {"callbacks": [self.history, self.ticks, self.checkpoint, last, HardExamples()]}
