@@ -33,9 +33,9 @@ WEIGHTS_KEY = "geoseg:weights_sha256"
 INPUT, OUTPUT = "scene", "class scores"  # as the card's `mlm:input` and `mlm:output` name them
 AXES = {0: "batch", 2: "height", 3: "width"}
 
-TRACED = (2, 128, 192)
-"""Batch, rows and columns of the example; some decoders pool sides below 128 to nothing."""
-CHECKED = (1, 192, 160)
+TRACED = (2, 256, 384)
+"""Batch, rows and columns of the example; some decoders take another way through the graph below 256 pixels."""
+CHECKED = (1, 288, 256)
 """Those of the comparison: all others, so that nothing of the example can have been fixed in the graph."""
 TOLERANCE = 1e-3
 """Largest difference between the two networks, as a share of the largest logit (at least 1)."""

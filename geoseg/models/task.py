@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 from torch.optim import Optimizer
@@ -20,13 +20,15 @@ from torch.optim import Optimizer
 from geoseg.errors import InputError
 from geoseg.models.average import SwaOptions, move_average
 from geoseg.models.build import create_model
+from geoseg.models.choices import check_choices, check_shares
 from geoseg.models.depth import encoder_layers
 from geoseg.models.freezing import check_freeze, ever_learns, freeze_parts
 from geoseg.models.lora import LoraOptions, add_lora
-from geoseg.models.losses import WEIGHTINGS, SegmentationLoss, check_loss, class_weights, patch_losses
+from geoseg.models.losses import SegmentationLoss, check_loss, class_weights, patch_losses
 from geoseg.models.metrics import Scores, confusion_counts
 from geoseg.models.normalizing import normalize, use_bf16
 from geoseg.models.optim import SCHEDULES, layer_rates, parameter_groups, then_constant
+from geoseg.models.pretrained.scaling import expected_input
 from geoseg.models.spec import ModelSpec
 from geoseg.models.transfer import start_from
 from geoseg.models.trouble import Seen, bad_patches, described, from_all, is_finite, seen_of
@@ -48,6 +50,8 @@ class SegmentationTask(LightningModule):
         decoder: unet, unetplusplus, fpn, deeplabv3plus, segformer, ..., or pixel, which sees no context.
         encoder: An encoder of segmentation-models-pytorch or timm.
         weights: Pretrained weights of the encoder, e.g. imagenet; without, it starts from random ones.
+        unit: Of the scenes' numbers, e.g. reflectance*10000, by which the normalisation that pretrained weights expect
+            is taken over; guessed where it is not given, none leaves the data's own statistics.
         init_from: A model file to begin with instead, of other classes or bands: what is of the same name is kept.
         options: The decoder's options, e.g. {encoder_depth: 3, decoder_channels: [64, 32, 32], dropout: 0.2}.
         wavelengths_um: Centre wavelengths of bands by name in micrometres, where their names do not tell them.
@@ -81,6 +85,7 @@ class SegmentationTask(LightningModule):
         decoder: str = "unet",
         encoder: str = "resnet18",
         weights: str | None = None,
+        unit: str | None = None,
         init_from: str | None = None,
         options: dict[str, Any] | None = None,
         wavelengths_um: dict[str, float] | None = None,
@@ -105,12 +110,12 @@ class SegmentationTask(LightningModule):
         self.loss_parts, self.freezing = loss or {"ce": 1.0, "dice": 0.5}, freeze or {}
         check_loss(self.loss_parts, smoothing=label_smoothing)
         check_freeze(self.freezing)
-        _check_choices(class_weights=class_weights, schedule=schedule, bf16=bf16)
-        _check_shares(warmup=warmup, ema_decay=ema_decay, layer_decay=layer_decay, lr=lr)
+        check_choices(class_weights=class_weights, schedule=schedule, bf16=bf16, unit=unit)
+        check_shares(warmup=warmup, ema_decay=ema_decay, layer_decay=layer_decay, lr=lr)
         if weights is not None and init_from is not None:
             raise InputError("model.weights and model.init_from are both given, and both fill the encoder: give one")
         self.decoder, self.encoder, self.weights, self.options = decoder, encoder, weights, options or {}
-        self.init_from, self.wavelengths_um, self.sensor = init_from, wavelengths_um, sensor
+        self.unit, self.init_from, self.wavelengths_um, self.sensor = unit, init_from, wavelengths_um, sensor
         self.layer_decay, self.lora, self.swa, self.compiled = layer_decay, lora, swa, compile
         self.weighting, self.weight_cap, self.smoothing = class_weights, class_weight_cap, label_smoothing
         self.lr, self.weight_decay, self.schedule, self.warmup = lr, weight_decay, schedule, warmup
@@ -129,6 +134,7 @@ class SegmentationTask(LightningModule):
         class_names: Sequence[str],
         class_pixels: NDArray[np.int64],
         band_names: Sequence[str] | None = None,
+        limits: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> None:
         """Builds the network for the data it will see; comes before the trainer.
 
@@ -138,12 +144,18 @@ class SegmentationTask(LightningModule):
             class_names: Names of the output channels.
             class_pixels: Labelled training pixels of each class.
             band_names: Names of the bands, which tell their wavelengths.
+            limits: Least and largest value of each band, which tell their unit.
 
         Raises:
             InputError: The network cannot be built, or what is asked of it does not fit it.
         """
         self.class_names = tuple(class_names)
         self.spec = self._spec(len(mean), band_names)
+        if self.weights is not None and band_names is not None:
+            mean, std = expected_input(
+                self.weights, band_names, mean=mean, std=std, limits=limits, unit=self.unit,
+                wavelengths_um=self.spec.wavelengths_um,
+            )  # fmt: skip
         self._seed = torch.initial_seed()
         # BatchNorm and convolutions run fastest on CPU and tensor cores with the bands innermost.
         self.network = self._begun(self.spec, band_names).to(memory_format=torch.channels_last)
@@ -372,23 +384,3 @@ class SegmentationTask(LightningModule):
 def _still(network: nn.Module) -> nn.Module:
     """A copy that does not learn."""
     return copy.deepcopy(network).requires_grad_(requires_grad=False)
-
-
-def _check_choices(*, class_weights: str, schedule: str, bf16: str) -> None:
-    choices = (
-        ("class_weights", class_weights, tuple(WEIGHTINGS)),
-        ("schedule", schedule, tuple(SCHEDULES)),
-        ("bf16", bf16, ("auto", "yes", "no")),
-    )
-    for name, value, known in choices:
-        if value not in known:
-            raise InputError(f"model.{name} '{value}' is unknown; known are {', '.join(known)}")
-
-
-def _check_shares(*, warmup: float, ema_decay: float, layer_decay: float, lr: float) -> None:
-    if not 0 < warmup < 1 or not 0 <= ema_decay < 1:
-        raise InputError(f"warmup is {warmup}, ema_decay {ema_decay}: needed are shares between 0 and 1")
-    if not 0 < layer_decay <= 1:
-        raise InputError(f"layer_decay is {layer_decay}: needed is above 0 to 1, such as 0.75")
-    if not 0 < lr < math.inf:
-        raise InputError(f"lr is {lr}: needed is a number above 0")

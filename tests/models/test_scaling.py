@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from geoseg.errors import InputError
 from geoseg.models.pretrained.catalog import find_entry
-from geoseg.models.pretrained.scaling import UNITS, InputScaling, guess_unit, pretrained_input, unit_scale
+from geoseg.models.pretrained.scaling import (
+    UNITS,
+    InputScaling,
+    expected_input,
+    guess_unit,
+    pretrained_input,
+    unit_scale,
+)
 
 models = pytest.importorskip("torchgeo.models")
 
@@ -123,3 +130,34 @@ def test_numbers_that_tell_nothing_have_no_unit():
     assert guess_unit([0], [65000]) is None
     assert guess_unit([0], [400]) is None
     assert guess_unit([1000], [12000]) == "reflectance*10000"
+
+
+RGB = ["B4", "B3", "B2"]
+LIMITS = ([0.0, 0.0, 0.0], [9000.0, 9000.0, 9000.0])
+
+
+def test_a_scene_is_normalised_as_its_weights_expect_and_a_guess_is_told(caplog):
+    caplog.set_level("INFO")
+    mean, std = expected_input(MOCO, RGB, mean=[900, 900, 900], std=[500, 500, 500], limits=LIMITS)
+    wanted = pretrained_input(MOCO, RGB, unit="reflectance*10000")
+    assert mean.tolist() == pytest.approx(wanted.mean)
+    assert std.tolist() == pytest.approx(wanted.std)
+    assert "their numbers being reflectance*10000; model.unit says so if" in caplog.text
+
+
+def test_a_guess_that_does_not_fit_leaves_the_data_its_own(caplog):
+    far = {"mean": [26000.0] * 3, "std": [10.0] * 3, "limits": ([100] * 3, [26100] * 3)}
+    weights = "ResNet50_Weights.SENTINEL2_ALL_SOFTCON"
+    assert expected_input(weights, RGB, **far)[0].tolist() == far["mean"]
+    assert "the means of B4, B3, B2 are not what" in caplog.text
+    given, _ = expected_input(weights, RGB, **far, unit="reflectance*10000")
+    assert given.tolist() == pytest.approx(pretrained_input(weights, RGB, unit="reflectance*10000").mean)
+
+
+def test_a_guess_that_the_weights_do_not_know_leaves_the_data_its_own(caplog):
+    mean, _ = expected_input(MOCO, RGB, mean=[90] * 3, std=[50] * 3, limits=([0] * 3, [255] * 3))
+    assert mean.tolist() == [90] * 3
+    assert "were trained on reflectance*10000, and the scene's unit is byte" in caplog.text
+    with pytest.raises(InputError, match="the scene's unit is byte"):
+        expected_input(MOCO, RGB, mean=[90] * 3, std=[50] * 3, unit="byte")
+    assert expected_input(MOCO, RGB, mean=[90] * 3, std=[50] * 3, unit="none")[0].tolist() == [90] * 3

@@ -17,6 +17,7 @@ from geoseg.models.pretrained.first_layer import adapt_first_layer, band_mixing
 from geoseg.models.pretrained.loading import core_of
 from geoseg.models.pretrained.sources import tensors_in
 from geoseg.models.spec import ModelSpec
+from geoseg.models.task import SegmentationTask
 from geoseg.models.wavelengths import band_wavelengths
 
 models = pytest.importorskip("torchgeo.models")
@@ -269,6 +270,20 @@ def test_imagenets_kernels_follow_the_wavelengths(monkeypatch):
     assert torch.equal(found["red", "green", "blue"], kernels)
     assert torch.equal(found[None], kernels)
     torch.testing.assert_close(found["nir", "red", "green"], kernels[:, [0, 0, 1]])  # no nearer one than red
+
+
+@pytest.mark.parametrize(("unit", "scale"), [(None, 10000.0), ("reflectance*5000", 5000.0), ("none", None)])
+def test_a_task_normalises_as_its_weights_expect(cache, unit, scale):
+    """Those of MoCo were trained on reflectance with neither mean nor deviation taken off."""
+    name = "ResNet18_Weights.SENTINEL2_ALL_MOCO"
+    cached(cache, name, models.resnet18(in_chans=13))
+    task = SegmentationTask(decoder="fpn", encoder="resnet18", weights=name, unit=unit)
+    task.prepare(
+        mean=[700.0, 900.0], std=[100.0, 200.0], class_names=["a", "b"], class_pixels=torch.ones(2).numpy(),
+        band_names=["red", "nir"], limits=([0.0, 0.0], [8000.0, 9000.0]),
+    )  # fmt: skip
+    assert task.mean.tolist() == ([700.0, 900.0] if scale is None else [0.0, 0.0])
+    assert task.std.tolist() == ([100.0, 200.0] if scale is None else [scale, scale])
 
 
 @given(st.lists(wavelengths, min_size=1, max_size=6), st.lists(wavelengths, min_size=1, max_size=8))

@@ -7,6 +7,7 @@ is, the same normalisation follows for the scene's own numbers.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from geoseg.models.pretrained.catalog import Entry, entry_of_file, find_entry, i
 from geoseg.models.pretrained.first_layer import band_mixing
 from geoseg.models.pretrained.sources import is_file_name
 from geoseg.models.wavelengths import band_wavelengths
+
+logger = logging.getLogger(__name__)
 
 UNITS = {
     "reflectance": "as it is, 0 to 1",
@@ -49,6 +52,7 @@ TRAINED_ON: tuple[tuple[str, str], ...] = (
     (r"LANDSAT_\w+_SR_", f"reflectance*{256 / 0.3:.6g}"),
     (r"NAIP_|FMOW_", "byte"),
 )
+FAR = 5.0  # deviations from the mean that weights were trained on: beyond it the unit is another one
 THERMAL_UM = 3.0  # beyond it a band is a temperature, no reflectance
 
 
@@ -119,6 +123,58 @@ def pretrained_input(
         means.append(sum(share * pair[0] for share, pair in parts if pair) if usable else None)
         stds.append(sum(share * pair[1] for share, pair in parts if pair) if usable else None)
     return InputScaling(tuple(means), tuple(stds))
+
+
+def expected_input(
+    weights: str,
+    bands: Sequence[str],
+    *,
+    mean: ArrayLike,
+    std: ArrayLike,
+    limits: tuple[ArrayLike, ArrayLike] | None = None,
+    unit: str | None = None,
+    wavelengths_um: Sequence[float | None] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and deviations to normalise a scene by: those that weights expect, and the data's own where they say none.
+
+    A unit that is guessed and does not fit the data leaves the data's own, with a warning.
+
+    Args:
+        weights: As for `create_model`.
+        bands: Names of the scene's bands.
+        mean: The data's own, of each band.
+        std: Likewise.
+        limits: Least and largest value of each band, by which the unit is guessed where it is not given.
+        unit: As for `pretrained_input`, or none, which leaves the data's own.
+        wavelengths_um: Of the bands; from their names by default.
+
+    Raises:
+        InputError: The unit is none, or cannot be turned into that of the weights.
+    """
+    own = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    if unit == "none":
+        return own
+    guessed = unit is None and limits is not None
+    taken = guess_unit(*limits) if limits is not None and unit is None else unit
+    try:
+        scaling = pretrained_input(weights, bands, unit=taken, wavelengths_um=wavelengths_um)
+    except InputError as error:
+        if not guessed:
+            raise
+        logger.warning("%s", error)
+        return own
+    if scaling is None:
+        return own
+    means, stds = scaling.over(*own)
+    far = np.abs(own[0] - means) / stds > FAR
+    if far.any():
+        names = ", ".join(name for name, so in zip(bands, far.tolist(), strict=True) if so)
+        what = f"model.unit is {taken}" if not guessed else f"the scenes' numbers look like {taken}"
+        logger.warning("%s, but the means of %s are not what %s were trained on", what, names, weights)
+        return own if guessed else (means, stds)
+    note = "; model.unit says so if they are in another unit" if guessed else ""
+    logger.info("bands are normalised as %s expect, their numbers being %s%s", weights, taken, note)
+    return means, stds
 
 
 def unit_scale(unit: str) -> tuple[float, float] | None:

@@ -17,7 +17,7 @@ from geoseg.models.average import SwaOptions, move_average, reestimate_norms
 from geoseg.models.file import load_model
 from geoseg.models.optim import SCHEDULES
 from geoseg.models.task import SegmentationTask
-from geoseg.training import run as training
+from geoseg.training.command import FitCLI
 from geoseg.training.run import run_fit
 
 
@@ -51,14 +51,14 @@ def watch(monkeypatch) -> Watch:
         return augment(batch, generator=generator, **rest)
 
     monkeypatch.setattr(datamodule, "augment_batch", drawn)
-    fit = training.FitCLI.instantiate_trainer
+    fit = FitCLI.instantiate_trainer
 
     def instantiate(self, **kwargs):
         trainer = fit(self, **kwargs)
         trainer.callbacks.insert(0, watch)
         return trainer
 
-    monkeypatch.setattr(training.FitCLI, "instantiate_trainer", instantiate)
+    monkeypatch.setattr(FitCLI, "instantiate_trainer", instantiate)
     return watch
 
 

@@ -17,7 +17,8 @@ from geoseg.models.file import load_model
 from geoseg.models.lora import LoraOptions
 from geoseg.models.task import SegmentationTask
 from geoseg.training import logs
-from geoseg.training.run import FitCLI, run_fit
+from geoseg.training.command import FitCLI
+from geoseg.training.run import run_fit
 
 
 def test_logs_are_those_asked_for(config):

@@ -1,0 +1,164 @@
+"""The command line of a training run: what may stand in its YAML file, and how it is refused.
+
+It is Lightning's command-line interface over `SceneDataModule`, `SegmentationTask` and the trainer, so the signatures
+of these classes are the schema of the YAML file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from geoseg.data.datamodule import SceneDataModule
+from geoseg.errors import GeosegError, InputError, MissingInputError
+from geoseg.models.history import History, Ticks
+from geoseg.models.task import SegmentationTask
+from geoseg.training.hard_examples import HardExamples
+from geoseg.training.logs import check_logs, loggers
+from geoseg.training.manners import buildable, interruptible
+from geoseg.training.validation import ValidationOptions
+
+MONITOR = "val/score"
+
+
+class FitCLI(LightningCLI):
+    """`name`, `data`, `model`, `trainer`, `early_stopping` and what belongs to the run, parsed and built."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(
+            SegmentationTask,
+            SceneDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, "prog": "geoseg fit"},
+            args=list(args),
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what is the run's own, and defaults that suit maps."""
+        parser.add_argument("--name", type=str, default="landcover", help="the run; its folder is RUNS/NAME")
+        parser.add_argument("--runs", type=str, default="runs", help="the folder of all runs")
+        parser.add_argument("--resume", action="store_true", help="go on where the run of that name stopped")
+        parser.add_argument("--overwrite", action="store_true", help="start the run of that name anew")
+        logs = "where curves go: csv, tensorboard, and where they are installed wandb, mlflow"
+        parser.add_argument("--logs", type=list[str], default=["csv", "tensorboard"], help=logs)
+        size = "set data.batch by a trial: the most that fits on a GPU, the fastest on a CPU"
+        parser.add_argument("--find_batch", type=bool, default=False, help=size)
+        parser.add_argument("--find_lr", type=bool, default=False, help="set model.lr by a sweep of 100 steps")
+        parser.add_argument("--license", type=str | None, default=None, help="licence of the weights, an SPDX name")
+        parser.add_class_arguments(ValidationOptions, "validation")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.set_defaults(
+            {
+                "early_stopping.monitor": MONITOR,
+                "early_stopping.mode": "max",
+                "early_stopping.patience": 10,
+                "trainer.max_epochs": 40,
+                "trainer.gradient_clip_val": 5.0,
+                "trainer.num_sanity_val_steps": 0,
+                "trainer.log_every_n_steps": 1,
+                "trainer.enable_model_summary": False,
+                "trainer.enable_progress_bar": False,
+            }
+        )
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.config.runs, self.config.name)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with the run's own logs, history and checkpoints."""
+        self.history, self.ticks = History(), Ticks()
+        kept: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
+        kept["auto_insert_metric_name"] = False
+        self.checkpoint = ModelCheckpoint(filename="best", monitor=MONITOR, mode="max", **kept)
+        last = ModelCheckpoint(filename="last", **kept)  # save_last would keep the last one that was the best
+        self.trainer_defaults = {"callbacks": [self.history, self.ticks, self.checkpoint, last, HardExamples()]}
+        given: dict[str, Any] = {}
+        if self.config.trainer.logger in (None, True):
+            check_logs(self.config.logs)
+            given["logger"] = loggers(self.config.logs, folder=self.folder, name=self.config.name)
+        own = {"default_root_dir": str(self.folder), "use_distributed_sampler": False}
+        with buildable():
+            return super().instantiate_trainer(**given, **own, **kwargs)
+
+
+def parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], options: Mapping[str, Any]) -> FitCLI:
+    """The data module, the task and the trainer of a configuration, built.
+
+    Args:
+        config: A YAML file, or the same keys as a mapping.
+        args: Command-line options; they win over `config`.
+        options: Keys that win over both.
+
+    Raises:
+        InputError: A key is unknown, or a value does not fit.
+        MissingInputError: The file is not there.
+    """
+    given: list[str] = []
+    if isinstance(config, Mapping):
+        given += ["--config", json.dumps(_spelled(config), default=str)]
+    elif config is not None:
+        if not Path(config).is_file():
+            raise MissingInputError(f"the config {config} is not there; configs/landcover.yaml is one to start from")
+        named = yaml.safe_load(Path(config).read_text("utf-8"))
+        given += ["--config", json.dumps(_spelled(named), default=str) if _is_short(named) else str(config)]
+    given += args
+    if options:
+        given += ["--config", json.dumps(options, default=str)]
+    try:
+        with interruptible():
+            return FitCLI(given)
+    except GeosegError:
+        raise
+    except (ArgumentError, yaml.YAMLError, ValueError) as error:  # the last: an option that may be left out
+        raise InputError(shortened(str(error))) from error
+
+
+def _is_short(config: Any) -> bool:
+    """Whether a configuration names its model in one word."""
+    return isinstance(config, Mapping) and isinstance(config.get("model"), str)
+
+
+def _spelled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with `model: random_forest` written out."""
+    return {**config, "model": {"decoder": config["model"]}} if _is_short(config) else dict(config)
+
+
+def shortened(message: str) -> str:
+    r"""The one line of a parser's message that says what is wrong.
+
+    >>> shortened("Validation failed: Group 'model' does not accept option 'encodr'\n  more")
+    "the configuration does not fit: Group 'model' does not accept option 'encodr'; near it are encoder, ..."
+    """
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    # Of an option that may be left out, the reasons stand in a list: its own first, then that it is not left out.
+    lines = lines[lines.index("Errors:") + 1 :] if "Errors:" in lines else lines
+    text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"the configuration does not fit: {text.removeprefix('Validation failed: ')[:300]}{_near(text)}"
+
+
+def _near(text: str) -> str:
+    """What an unknown key may have meant."""
+    found = re.search(r"(?:Group '(\w+)' does not accept option|Option) '([\w.]+)'", text)
+    known = {"data": SceneDataModule, "model": SegmentationTask, "trainer": Trainer}.get(found[1]) if found else None
+    if not found or known is None:
+        return ""
+    near = get_close_matches(found[2], inspect.signature(known).parameters, n=3, cutoff=0.5)
+    return f"; near it are {', '.join(near)}" if near else ""
