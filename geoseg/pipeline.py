@@ -319,7 +319,7 @@ def info(
 def _kind(path: str) -> str:
     """What a path names, by its ending: a scene unless it is a model, a config or a folder."""
     suffix = Path(path).suffix.lower()
-    if suffix in (".safetensors", ".onnx"):
+    if suffix in (".safetensors", ".onnx", ".pt2"):
         return "model"
     if suffix in (".yaml", ".yml"):
         return "config"

@@ -13,20 +13,24 @@ from geoseg.inspecting.model_text import card_blocks
 from geoseg.inspecting.tables import Info, facts, number, percent, some, table
 from geoseg.io.protocol import Source
 from geoseg.models.card import ModelCard, read_card
-from geoseg.models.onnx_card import read_onnx_card
+from geoseg.models.onnx_card import ONNX_SUFFIX, read_onnx_card
+from geoseg.models.program_card import PROGRAM_SUFFIX, read_program_card
+
+READERS = {ONNX_SUFFIX: read_onnx_card, PROGRAM_SUFFIX: read_program_card}
+"""Of files other than the model file itself."""
 
 FAR_FACTOR = 2.0
 """A scene whose pixels are larger or smaller than the model's by more than that is warned of."""
 
 
 def model_card(path: Path) -> ModelCard:
-    """What a model file, .safetensors or .onnx, says of itself.
+    """What a model file, .safetensors, .onnx or .pt2, says of itself.
 
     Raises:
         MissingInputError: There is no such file.
         ModelFileError: It is no geoseg model.
     """
-    return read_onnx_card(path) if path.suffix == ".onnx" else read_card(path)
+    return READERS.get(path.suffix.lower(), read_card)(path)
 
 
 def describe_model(path: Path) -> Info:

@@ -24,8 +24,8 @@ from geoseg.models.atomic import renamed_when_done
 from geoseg.models.card import ModelCard
 from geoseg.models.onnx import TOLERANCE, quiet
 from geoseg.models.onnx_session import first_line
+from geoseg.models.program_card import CARD_FILE
 
-CARD_FILE = "geoseg.json"
 """Name of the card among the program's extra files."""
 
 TRACED = (2, 256, 384)

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from geoseg.errors import ModelFileError, OutputError
+from geoseg.errors import MissingInputError, ModelFileError, OutputError
+from geoseg.inspecting.models import describe_model
 from geoseg.models import torch_export as exporting
 from geoseg.models.build import create_model
 from geoseg.models.card import ModelCard
+from geoseg.models.program_card import CARD_FILE, read_program_card
 from geoseg.models.spec import ModelSpec
-from geoseg.models.torch_export import CARD_FILE, export_torch
+from geoseg.models.torch_export import export_torch
 
 
 def seeded(spec: ModelSpec) -> nn.Module:
@@ -54,6 +56,28 @@ def test_the_card_travels_inside(card, tmp_path):
     torch.export.load(path, extra_files=extra)
     assert ModelCard.from_dict(json.loads(extra[CARD_FILE])) == card
     assert json.loads(extra[CARD_FILE])["mlm:total_parameters"] == 59
+
+
+def test_its_card_is_read_without_torch(card, tmp_path):
+    path = export_torch(seeded(card.spec), card, tmp_path / "m.pt2")
+    assert read_program_card(path) == card
+    assert describe_model(path).values["card"]["mlm:name"] == card.name
+    code = (
+        "import sys; from geoseg.models.program_card import read_program_card; "
+        "read_program_card(sys.argv[1]); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("content", [b"no archive", b"", b"PK\x05\x06" + bytes(18)])
+def test_what_is_no_program_has_no_card(tmp_path, content):
+    path = tmp_path / "m.pt2"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"m.pt2 is (no program|a program without)"):
+        read_program_card(path)
+    with pytest.raises(MissingInputError, match="other.pt2 is not there"):
+        read_program_card(tmp_path / "other.pt2")
 
 
 def test_torch_runs_it_without_geoseg(card, tmp_path):
