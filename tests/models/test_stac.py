@@ -1,7 +1,7 @@
 """The STAC Item of a model is valid by STAC's own schema and by what the extensions ask, and pystac reads it.
 
 There is no network in a test and pystac ships no schema of an extension, so `schemas/` states what they ask of the
-fields that geoseg writes.
+fields that geoseg writes; stac-model, by the authors of the machine-learning-model extension, is asked too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 from pystac.errors import STACValidationError
 from pystac.extensions.mlm import AssetDetailedMLMExtension, MLMExtension
 from pystac.validation import JsonSchemaSTACValidator, validate_dict
+from stac_model.schema import MLModelProperties
 
 from geoseg.cli import main
 from geoseg.errors import OutputError
@@ -72,8 +73,32 @@ def test_the_item_is_valid_by_core_and_extensions(item, validator):
     ids=str,
 )  # fmt: skip
 def test_any_card_makes_a_valid_item(card, files, tmp_path, validator, changes):
-    found = model_item(replace(card, **changes), files, out=tmp_path / "m.json")
-    validate_dict(json.loads(json.dumps(found, allow_nan=False)), validator=validator)
+    found = json.loads(
+        json.dumps(model_item(replace(card, **changes), files, out=tmp_path / "m.json"), allow_nan=False)
+    )
+    validate_dict(found, validator=validator)
+    as_its_authors_read_it(found)
+
+
+def as_its_authors_read_it(item: dict[str, Any]) -> MLModelProperties:
+    return MLModelProperties.model_validate(
+        {name: value for name, value in item["properties"].items() if name.startswith("mlm:")}
+    )
+
+
+def test_the_authors_of_the_extension_read_what_the_card_says(item, card):
+    told = as_its_authors_read_it(item)
+    assert (told.name, told.framework, told.total_parameters) == ("field test", "PyTorch", 59)
+    assert [band for each in told.input for band in each.bands] == list(card.band_names)
+    assert told.output[0].result.shape[1] == len(card.legend)
+    assert [entry.value for entry in told.output[0].classes] == [1, 7, 9]
+
+
+@pytest.mark.parametrize("name", ["mlm:input", "mlm:architecture", "mlm:tasks"])
+def test_the_authors_miss_what_is_not_there(item, name):
+    del item["properties"][name]
+    with pytest.raises(ValueError, match=name):
+        as_its_authors_read_it(item)
 
 
 def test_pystac_reads_what_the_card_says(item, card, tmp_path):
