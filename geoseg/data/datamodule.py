@@ -16,13 +16,23 @@ from geoseg.data.augment import AugmentOptions, augment_batch
 from geoseg.data.decode import DecodedSet, decode_scenes
 from geoseg.data.grids import outline_of
 from geoseg.data.label_index import LabelIndex
-from geoseg.data.loader import PatchLoader
+from geoseg.data.loader import Batches, PatchLoader
 from geoseg.data.sampling import PatchBatches, PatchSampler, SamplingOptions, share_of, validation_windows
 from geoseg.data.scene import TEST, TRAINING, VALIDATION, SceneArrays
-from geoseg.data.specs import OpenedScenes, open_scenes
+from geoseg.data.specs import OpenedScenes, open_scenes, open_unlabelled
 from geoseg.data.splits import SplitOptions, SplitPlan, split_scenes
 from geoseg.data.statistics import BandStats, class_pixels, training_statistics
 from geoseg.data.store import StoreOptions
+from geoseg.data.unlabelled import (
+    STRONG,
+    PairedBatches,
+    PairedSampler,
+    check_unlabelled,
+    parted,
+    read_unlabelled,
+    set_apart,
+    two_views,
+)
 from geoseg.errors import InputError
 from geoseg.io.regions import open_area
 from geoseg.legend import Legend
@@ -37,7 +47,8 @@ class SceneDataModule(LightningDataModule):
     """Training and validation batches from scenes and their labels.
 
     After `setup` its attributes say what it holds: `legend`, `bands`, `stats`, `gsd_m` (row, col), `scenes`,
-    `split_plan`, and `training_pixels`, `validation_pixels` and `test_pixels` (labelled pixels of each class).
+    `split_plan`, and `training_pixels`, `validation_pixels` and `test_pixels` (labelled pixels of each class). What it
+    holds of `unlabelled` scenes is in none of these figures.
 
     Args:
         scenes: One mapping a scene. `image`: a source; `labels`: a label raster or vector; `region`: the part of the
@@ -47,12 +58,16 @@ class SceneDataModule(LightningDataModule):
         bands: Names of the bands to use, of each image; without, those of the first image.
         missing_bands: What to do where an image lacks a band: refuse, or mask, which hides it from the network there.
         gsd_m: Ground sampling distance to train at, in metres; without, each image's own.
-        patch_px: Rows and columns of a patch; a multiple of 32.
+        patch_px: Rows and columns of a patch; multiples of 32 need no padding inside the network.
         batch: Patches in a batch, of each device.
         epoch_patches: Patches in an epoch, of all devices together; after each comes a validation.
         sampling: How patches are drawn.
         split: Which pixels validate.
         augment: What happens to training patches.
+        unlabelled: Scenes without labels for `model.semi`: images, or mappings with `image`, `region`, `name` and
+            `weight`; `same` stands for all that trains of `scenes`. What lies on or near validation pixels is left out.
+        unlabelled_batch: Unlabelled patches in a step, of each device; as many as `batch` by default.
+        unlabelled_augment: What the student sees of them; turns and warps hold for its teacher too.
         store: Where decoded scenes are kept.
         workers: Threads that cut patches ahead; 0 cuts each batch when it is asked for, which suits a CPU that trains.
         seed: The draw of patches and augmentation.
@@ -72,17 +87,25 @@ class SceneDataModule(LightningDataModule):
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
         split: SplitOptions = SplitOptions(),  # noqa: B008 - frozen
         augment: AugmentOptions = AugmentOptions(),  # noqa: B008 - frozen
+        unlabelled: str | list[str | dict[str, Any]] | None = None,
+        unlabelled_batch: int | None = None,
+        unlabelled_augment: AugmentOptions = STRONG,
         store: StoreOptions = StoreOptions(),  # noqa: B008 - frozen
         workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         _check_options(scenes, patch_px=patch_px, batch=batch, epoch_patches=epoch_patches, workers=workers)
+        check_unlabelled(unlabelled, batch=unlabelled_batch, augment=unlabelled_augment)
         self._specs, self._legend_spec, self._wanted_bands, self._gsd_m = scenes, legend, bands, gsd_m
         self._missing_bands = missing_bands
         self.patch_px, self.batch, self.epoch_patches, self.sampling = patch_px, batch, epoch_patches, sampling
         self.split, self.augment, self.store, self.workers, self.seed = split, augment, store, workers, seed
+        self.wants_unlabelled, self._unlabelled_spec = unlabelled is not None, unlabelled
+        self._unlabelled_batch, self.unlabelled_augment = unlabelled_batch, unlabelled_augment
         self.scenes: tuple[SceneArrays, ...] = ()
+        self.unlabelled: tuple[SceneArrays, ...] = ()
+        self.largest_px: int | None = None  # that a network takes
         self.split_plan: SplitPlan | None = None
         self._decoded: DecodedSet | None = None
         self._sampler: PatchSampler | None = None
@@ -105,9 +128,13 @@ class SceneDataModule(LightningDataModule):
         )
         self.legend: Legend = opened.legend
         self.bands, self.gsd_m, self._opened = opened.bands, opened.gsd_m, opened
+        same, others = read_unlabelled(self._unlabelled_spec)
+        more = open_unlabelled(others, bands=self.bands, gsd_m=self._gsd_m, missing_bands=self._missing_bands)
+        inputs = (*opened.inputs, *more)
         with progress_bar("read scenes") as progress:
-            self._decoded = decode_scenes(opened.inputs, legend=self.legend, options=self.store, progress=progress)
-        self.scenes = self._decoded.scenes
+            self._decoded = decode_scenes(inputs, legend=self.legend, options=self.store, progress=progress)
+        count = len(opened.inputs)
+        self.scenes, without_labels = self._decoded.scenes[:count], self._decoded.scenes[count:]
         self.split_plan = split_scenes(
             self.scenes,
             classes=len(self.legend),
@@ -115,6 +142,8 @@ class SceneDataModule(LightningDataModule):
             options=self.split,
             roles=list(opened.roles),
         )
+        set_apart(self.scenes, without_labels, buffer_m=self.split_plan.buffer_m)
+        self.unlabelled = (*(self.scenes if same else ()), *without_labels)
         self._count()
 
     def _count(self) -> None:
@@ -147,6 +176,10 @@ class SceneDataModule(LightningDataModule):
             self._sampler.load_state_dict(self._saved)
         if self.trainer is not None:  # whoever asks for batches before the loop says which epoch it is
             self._sampler.set_epoch(self.trainer.current_epoch)
+        if self.unlabelled:
+            batches = PairedBatches(self.scenes, self.unlabelled, patch_px=self.patch_px)
+            pairs = PairedSampler(self._sampler, self.scenes, self.unlabelled, batch=self.beside(self.batch))
+            return self._loader(batches, pairs)
         return self._loader(PatchBatches(self.scenes, patch_px=self.patch_px, part=TRAINING), self._sampler)
 
     def val_dataloader(self) -> PatchLoader:
@@ -159,6 +192,7 @@ class SceneDataModule(LightningDataModule):
 
     def _judged(self, part: int) -> PatchLoader:
         side = max(self.patch_px, VALIDATION_SIDE_PX)
+        side = side if self.largest_px is None else min(side, self.largest_px)
         halo_px = side // 8
         windows = validation_windows(self.scenes, patch_px=side, halo_px=halo_px, part=part)
         step, most = max(1, self.batch * self.patch_px**2 // side**2), len(windows)
@@ -169,12 +203,16 @@ class SceneDataModule(LightningDataModule):
         batches = [windows[start : start + step] for start in range(0, most, step)]
         return self._loader(PatchBatches(self.scenes, patch_px=side, part=part, halo_px=halo_px), batches)
 
-    def _loader(self, dataset: PatchBatches, sampler: Any) -> PatchLoader:
+    def beside(self, batch: int) -> int:
+        """Unlabelled patches in a step of so many labelled ones, of each device."""
+        return (self._unlabelled_batch or batch) if self.wants_unlabelled else 0
+
+    def _loader(self, dataset: Batches, sampler: Any) -> PatchLoader:
         return PatchLoader(dataset, sampler, workers=self.workers, pin=torch.cuda.is_available())
 
     def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:  # noqa: ARG002
         """Augments training batches on their device; the draw depends on the seed, the batch and the device's rank."""
-        batch = {**batch, "label": batch["label"].long()}
+        batch, unlabelled = parted({**batch, "label": batch["label"].long()})
         if self.trainer is None or not self.trainer.training:
             return batch
         # Batches, not steps of the optimiser: several may make one step.
@@ -185,7 +223,11 @@ class SceneDataModule(LightningDataModule):
             torch.as_tensor(values, dtype=torch.float32, device=batch["image"].device)
             for values in (self.stats.mean, self.stats.std, rarity(self.training_pixels))
         )
-        return augment_batch(batch, options=self.augment, mean=mean, std=std, generator=generator, rare=rare)
+        batch = augment_batch(batch, options=self.augment, mean=mean, std=std, generator=generator, rare=rare)
+        if not unlabelled:
+            return batch
+        views = two_views(unlabelled, options=self.unlabelled_augment, mean=mean, std=std, generator=generator)
+        return {**batch, **views}
 
     @property
     def learns_from_losses(self) -> bool:
@@ -221,7 +263,7 @@ class SceneDataModule(LightningDataModule):
 
     def close(self) -> None:
         """Forgets the scenes and removes their temporary files."""
-        self.scenes, self._sampler = (), None
+        self.scenes, self.unlabelled, self._sampler = (), (), None
         if self._decoded is not None:
             self._decoded.close()
             self._decoded = None
@@ -252,8 +294,8 @@ def _check_options(
 ) -> None:
     if not scenes:
         raise InputError("data.scenes is empty: needed is at least one mapping with image and labels")
-    if patch_px < 32 or patch_px % 32:
-        raise InputError(f"patch_px is {patch_px}: needed is a multiple of 32")
+    if patch_px < 32:
+        raise InputError(f"patch_px is {patch_px}: needed is 32 or more")
     if batch < 1 or epoch_patches < batch:
         raise InputError(f"batch is {batch} and epoch_patches {epoch_patches}: needed is 1 <= batch <= epoch_patches")
     if workers < 0:

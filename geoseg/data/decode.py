@@ -80,7 +80,8 @@ def decode_scenes(
         threads: Threads that read; up to MOST_THREADS by default, one a core.
 
     Raises:
-        InputError: A region is empty, no labelled pixel lies on a valid pixel of a scene, or `disk_gb` is too small.
+        InputError: A region is empty, no labelled pixel lies on a valid pixel of a scene that has labels, or `disk_gb`
+            is too small.
         ReadError: A scene cannot be read, and `options.on_error` is stop.
         OutputError: The folder cannot be written, or is full.
     """
@@ -205,7 +206,7 @@ def _check(plan: ScenePlan) -> None:
     name = plan.scene.name
     if not plan.in_area:
         raise InputError(f"the region of {name} holds none of its pixels")
-    if not plan.told and not plan.unreadable:
+    if plan.scene.labels is not None and not plan.told and not plan.unreadable:
         raise InputError(
             f"no labelled pixel lies on a valid pixel of {name}: the labels do not overlap the image or its region"
         )

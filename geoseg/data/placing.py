@@ -38,7 +38,7 @@ class SceneInput:
     Attributes:
         name: For messages.
         image: The pixels; all bands of the set, absent ones read as 0.
-        labels: Class ids, one band.
+        labels: Class ids, one band; None where nothing is labelled.
         grid: The whole training grid.
         area: Only its pixels are used, and only its bounding window is kept; None for all.
         absent: Positions of the bands that the image lacks.
@@ -48,7 +48,7 @@ class SceneInput:
 
     name: str
     image: Source
-    labels: Source
+    labels: Source | None
     grid: GeoBox
     area: Area | None = None
     absent: tuple[int, ...] = ()

@@ -125,7 +125,7 @@ class SceneReader:
     Attributes:
         name: For messages.
         image: The pixels.
-        labels: Class ids, one band.
+        labels: Class ids, one band; None where nothing is labelled.
         soft: Shares of the classes; where there are some, `labels` are not read.
         legend: Gives each class id its channel index.
         grid: The scene's grid.
@@ -136,7 +136,7 @@ class SceneReader:
 
     name: str
     image: Source
-    labels: Source
+    labels: Source | None
     soft: Source | None
     legend: Legend
     grid: GeoBox
@@ -177,6 +177,8 @@ class SceneReader:
         if self.soft is not None:
             told = self.soft.read(place)
             return soft_labels(told.pixels, told.valid & usable, no_index=self.legend.no_index)
+        if self.labels is None:
+            return np.full(usable.shape, self.legend.no_index, index_dtype(self.legend)), None
         told = self.labels.read(place)
         index = self.legend.indexes(told.pixels[0])
         index[~(told.valid & usable)] = self.legend.no_index

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from odc.geo.geobox import GeoBox
 
 from geoseg.data.decode import SceneInput
-from geoseg.data.doors import DOORS, expand_scenes
+from geoseg.data.doors import DOORS, expand_scenes, expand_unlabelled
 from geoseg.data.grids import grid_at, ground_gsd_m
 from geoseg.data.scene import PARTS
-from geoseg.errors import GridError, InputError, LegendError
+from geoseg.errors import BandError, GridError, InputError, LegendError
 from geoseg.io.band_sets import with_bands
 from geoseg.io.labels import LabelSource, open_labels, read_legend
 from geoseg.io.regions import open_area
@@ -23,6 +23,8 @@ from geoseg.legend import Legend
 from geoseg.raster import match_bands
 
 SCENE_KEYS = ("image", "labels", "region", "part", "name", "weight")
+UNLABELLED_KEYS = ("image", "region", "name", "weight")
+KNOWN_UNLABELLED = f"{', '.join(UNLABELLED_KEYS)}, or chips"
 ROLES = ("split", *PARTS)
 
 
@@ -78,17 +80,57 @@ def open_scenes(
     return OpenedScenes(tuple(inputs), roles, names, found, _ground_size(inputs[0], gsd_m))
 
 
+def open_unlabelled(
+    specs: Sequence[Mapping[str, Any]],
+    *,
+    bands: Sequence[str],
+    gsd_m: float | None = None,
+    missing_bands: Literal["refuse", "mask"] = "refuse",
+) -> tuple[SceneInput, ...]:
+    """Opens scenes without labels; no pixel is read.
+
+    Args:
+        specs: One mapping a scene, with the keys UNLABELLED_KEYS; or one for a folder, with `chips`.
+        bands: Names of the bands, those of the labelled scenes.
+        gsd_m: As for these.
+        missing_bands: As for these.
+
+    Raises:
+        BandError: An image has other bands.
+        GeosegError: A scene cannot be used.
+    """
+    inputs = []
+    for number, spec in enumerate(expand_unlabelled(specs)):
+        _check_keys(spec, UNLABELLED_KEYS, ("image",), f"of data.unlabelled has {{}}; its keys are {KNOWN_UNLABELLED}")
+        image = open_source(spec["image"])
+        # Scenes without a CRS are told apart by name, so a number alone would not do.
+        named = {"name": _scene_name(spec["image"], number, what="unlabelled scene"), **spec}
+        try:
+            if missing_bands == "refuse":
+                match_bands(bands, image.bands)
+        except BandError as error:
+            raise BandError(f"{named['name']} of data.unlabelled: {error}") from error
+        inputs.append(_input(named, number, image, (None, None), names=tuple(bands), gsd_m=gsd_m))
+    return tuple(inputs)
+
+
 def _checked(spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    stray, lacking = set(spec) - set(SCENE_KEYS), {"image", "labels"} - set(spec)
-    if stray or lacking:
-        problem = f"unknown key {', '.join(sorted(stray))}" if stray else f"no {', '.join(sorted(lacking))}"
-        raise InputError(f"a scene has {problem}; its keys are {', '.join(SCENE_KEYS)}, or one of {', '.join(DOORS)}")
+    known = f"{', '.join(SCENE_KEYS)}, or one of {', '.join(DOORS)}"
+    _check_keys(spec, SCENE_KEYS, ("image", "labels"), f"has {{}}; its keys are {known}")
     if spec.get("part", "split") not in ROLES:
         raise InputError(f"a scene's part is '{spec['part']}'; known are {', '.join(ROLES)}")
+    return spec
+
+
+def _check_keys(spec: Mapping[str, Any], known: Sequence[str], needed: Sequence[str], words: str) -> None:
+    """Refuses keys that a scene does not have; `words` say so, with the problem in the braces."""
+    stray, lacking = set(spec) - set(known), set(needed) - set(spec)
+    if stray or lacking:
+        problem = f"unknown key {', '.join(sorted(stray))}" if stray else f"no {', '.join(sorted(lacking))}"
+        raise InputError(f"a scene {words.format(problem)}")
     weight = spec.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
         raise InputError(f"a scene's weight is {weight!r}: needed is a number from 0 on, 1 by default")
-    return spec
 
 
 def _all_bands(images: Sequence[Source], missing_bands: str) -> tuple[str, ...]:
@@ -104,7 +146,7 @@ def _input(
     spec: Mapping[str, Any],
     number: int,
     image: Source,
-    labels: tuple[LabelSource, Source | None],
+    labels: tuple[LabelSource | None, Source | None],
     *,
     names: tuple[str, ...],
     gsd_m: float | None,
@@ -143,8 +185,8 @@ def _ground_size(scene: SceneInput, gsd_m: float | None) -> tuple[float, float]:
     return gsd_m, gsd_m
 
 
-def _scene_name(spec: Any, number: int) -> str:
-    return str(spec) if isinstance(spec, str | Path) and len(str(spec)) < 200 else f"scene {number + 1}"
+def _scene_name(spec: Any, number: int, *, what: str = "scene") -> str:
+    return str(spec) if isinstance(spec, str | Path) and len(str(spec)) < 200 else f"{what} {number + 1}"
 
 
 def _same_legend(

@@ -75,9 +75,8 @@ def compare_scene(info: Info, source: Source, card: ModelCard) -> Info:
 
 def _expected(band: Any) -> ExpectedBand:
     """What the card says of a band, as the drift asks it."""
-    return ExpectedBand(
-        name=band.name, mean=band.mean, std=band.std, min=band.min, max=band.max, quantiles=band.quantiles
-    )
+    mean, std = band.moments
+    return ExpectedBand(name=band.name, mean=mean, std=std, min=band.min, max=band.max, quantiles=band.quantiles)
 
 
 def _heading(card: ModelCard, source: Source, missing: Sequence[str], *, own: tuple[float, float] | None) -> str:

@@ -30,7 +30,9 @@ SUFFIX = ".safetensors"
 class BandInfo:
     """One input band: its name, and its statistics over the training pixels in the units of the file.
 
-    The network sees `(value - mean) / std`. `quantiles` are the values at `QUANTILE_LEVELS`, none in older files.
+    The network sees `(value - mean) / std`; where these are what pretrained weights expect, `training_mean` and
+    `training_std` are those of the training pixels. `quantiles` are the values at `QUANTILE_LEVELS`, none in older
+    files.
 
     Raises:
         ModelFileError: There are more or fewer quantiles than levels.
@@ -43,11 +45,24 @@ class BandInfo:
     min: float | None = None
     max: float | None = None
     quantiles: tuple[float, ...] = ()
+    training_mean: float | None = None
+    training_std: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "quantiles", tuple(map(float, self.quantiles)))  # JSON has lists
         if len(self.quantiles) not in (0, len(QUANTILE_LEVELS)):
             raise ModelFileError(f"band {self.name} has {len(self.quantiles)} quantiles, not {len(QUANTILE_LEVELS)}")
+
+    @property
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of the training pixels."""
+        mean = self.mean if self.training_mean is None else self.training_mean
+        return mean, self.std if self.training_std is None else self.training_std
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; what differs from the rest only where it does."""
+        values = asdict(self)
+        return {key: value for key, value in values.items() if value is not None or not key.startswith("training_")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +129,7 @@ class ModelCard:
             "license": self.license,
             "created": self.created,
             "geoseg:format": FORMAT,
-            "geoseg:bands": [asdict(band) for band in self.bands],
+            "geoseg:bands": [band.to_dict() for band in self.bands],
             "geoseg:legend": _legend_to_json(self.legend),
             "geoseg:gsd_m": list(self.gsd_m),
             "geoseg:tile_px": self.tile_px,

@@ -137,7 +137,8 @@ def _pretrained(card: ModelCard) -> dict[str, Any]:
 
 def _band(band: BandInfo) -> dict[str, Any]:
     """A band in the words of STAC's common metadata, with its statistics over the training pixels."""
-    statistics = {"mean": band.mean, "stddev": band.std, "minimum": band.min, "maximum": band.max}
+    mean, std = band.moments
+    statistics = {"mean": mean, "stddev": std, "minimum": band.min, "maximum": band.max}
     told = {name: value for name, value in statistics.items() if value is not None}
     wavelength = {"eo:center_wavelength": band.wavelength_um} if band.wavelength_um else {}
     return {"name": band.name, "statistics": told, **wavelength}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from geoseg.models.metrics import Scores, confusion_counts
 from geoseg.models.normalizing import normalize, use_bf16
 from geoseg.models.optim import SCHEDULES, layer_rates, parameter_groups, then_constant
 from geoseg.models.pretrained.scaling import expected_input
+from geoseg.models.semi import SemiOptions, check_teacher, learn_unlabelled, with_student
 from geoseg.models.spec import ModelSpec
 from geoseg.models.transfer import start_from
 from geoseg.models.trouble import Seen, bad_patches, described, from_all, is_finite, seen_of
@@ -71,6 +73,7 @@ class SegmentationTask(LightningModule):
         ema_decay: Decay of the running mean of the weights, which is validated and saved; 0 keeps none.
         swa: Takes the mean of the weights over the last part of the run too, e.g. {start: 0.75}; it is saved where it
             scores better than the best epoch.
+        semi: Learns from the scenes of data.unlabelled too, e.g. {method: pseudo_labels, threshold: 0.95}.
         bf16: Run the network in bfloat16: yes, no, or auto, which does so where the device has instructions for it.
         compile: Whether torch.compile makes the network's training faster, which takes a minute first.
     """
@@ -103,6 +106,7 @@ class SegmentationTask(LightningModule):
         warmup: float = 0.15,
         ema_decay: float = 0.99,
         swa: SwaOptions | None = None,
+        semi: SemiOptions | None = None,
         bf16: str = "auto",
         compile: bool = False,  # noqa: A002 (the option is called so everywhere)
     ) -> None:
@@ -112,6 +116,7 @@ class SegmentationTask(LightningModule):
         check_freeze(self.freezing)
         check_choices(class_weights=class_weights, schedule=schedule, bf16=bf16, unit=unit)
         check_shares(warmup=warmup, ema_decay=ema_decay, layer_decay=layer_decay, lr=lr)
+        check_teacher(semi, ema_decay=ema_decay)
         if weights is not None and init_from is not None:
             raise InputError("model.weights and model.init_from are both given, and both fill the encoder: give one")
         self.decoder, self.encoder, self.weights, self.options = decoder, encoder, weights, options or {}
@@ -119,7 +124,7 @@ class SegmentationTask(LightningModule):
         self.layer_decay, self.lora, self.swa, self.compiled = layer_decay, lora, swa, compile
         self.weighting, self.weight_cap, self.smoothing = class_weights, class_weight_cap, label_smoothing
         self.lr, self.weight_decay, self.schedule, self.warmup = lr, weight_decay, schedule, warmup
-        self.ema_decay, self.bf16 = ema_decay, bf16
+        self.ema_decay, self.semi, self.bf16 = ema_decay, semi, bf16
         self.spec: ModelSpec | None = None
         self.class_names: tuple[str, ...] = ()
         self.keeps_patch_losses = False
@@ -237,14 +242,20 @@ class SegmentationTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:  # noqa: ARG002 - Lightning's
         """The loss of a batch, and where they are asked for those of its patches."""
-        logits = self.run(self.network, batch["image"], batch["valid"], batch.get("present"))
-        loss: torch.Tensor = self.loss(logits, batch["label"], batch.get("soft"))
-        self._check_loss(loss.detach(), logits.detach(), batch)
-        count = len(batch["label"])
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
+        count, shown = len(batch["label"]), batch if self.semi is None else with_student(batch)
+        logits = self.run(self.network, shown["image"], shown["valid"], shown.get("present"))
+        loss: torch.Tensor = self.loss(logits[:count], batch["label"], batch.get("soft"))
+        figures: dict[str, torch.Tensor] = {}
+        if self.semi is not None:
+            teacher, done = partial(self.run, self.judged), self.global_step / self._steps
+            more, figures = learn_unlabelled(self.semi, batch, logits[count:], teacher, progress=done)
+            loss = loss + more
+        self._check_loss(loss.detach(), logits.detach(), shown)
+        figures = {"train/loss": loss.detach(), **figures}
+        self.log_dict(figures, on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
         if not self.keeps_patch_losses:
             return {"loss": loss}
-        return {"loss": loss, "patch_losses": patch_losses(logits.detach(), batch["label"])}
+        return {"loss": loss, "patch_losses": patch_losses(logits[:count].detach(), batch["label"])}
 
     def _check_loss(self, loss: torch.Tensor, logits: torch.Tensor, batch: Batch) -> None:
         """Stops where the loss of any process is no number, before its gradient reaches the weights."""
@@ -277,8 +288,9 @@ class SegmentationTask(LightningModule):
         """Learns which step the run begins at."""
         self._stepped = self.global_step
         self._steps = float(self.trainer.estimated_stepping_batches)
-        if self.swa is not None and not math.isfinite(self._steps):
-            raise InputError("model.swa needs to know the run's length: give trainer.max_epochs or trainer.max_steps")
+        asking = "swa" if self.swa is not None else "semi" if self.semi is not None else None
+        if asking is not None and not math.isfinite(self._steps):
+            raise InputError(f"model.{asking} needs to know the run's length: give trainer.max_epochs or max_steps")
 
     def on_train_epoch_start(self) -> None:
         """Freezes what the epoch wants frozen, and keeps the averaged networks out of training mode.
@@ -321,8 +333,8 @@ class SegmentationTask(LightningModule):
         return 1 if self._trainer is None else int(self._trainer.world_size)
 
     def _scenes(self) -> Sequence[Any]:
-        scenes: Sequence[Any] = getattr(getattr(self._trainer, "datamodule", None), "scenes", ())
-        return scenes
+        data = getattr(self._trainer, "datamodule", None)
+        return [*getattr(data, "scenes", ()), *getattr(data, "unlabelled", ())]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Counts a batch into the confusion matrix; it is empty where another process has one more."""

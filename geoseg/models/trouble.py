@@ -26,8 +26,10 @@ class Seen:
 
 
 def seen_of(batch: Mapping[str, Tensor]) -> Seen | None:
-    """The patches of a batch, where it tells them."""
+    """The patches of a batch, where it tells them, the unlabelled ones too."""
     windows, image = batch.get("window"), batch["image"]
+    if windows is not None and "unlabelled_window" in batch:
+        windows = torch.cat([windows, batch["unlabelled_window"]])
     return None if windows is None else Seen(windows, (image.shape[-2], image.shape[-1]))
 
 

@@ -57,6 +57,26 @@ def _check_sharding(strategy: FSDPStrategy, task: SegmentationTask, *, timed: bo
         raise InputError("fsdp's state_dict_type is sharded; the model file needs whole weights: state_dict_type full")
 
 
+def check_unlabelled(data: SceneDataModule, task: SegmentationTask) -> None:
+    """Refuses scenes without labels that nothing learns from, and a task that lacks them; before anything is read.
+
+    Raises:
+        InputError: Only one of the two is given, or the model cannot learn from them.
+    """
+    if task.semi is not None and not data.wants_unlabelled:
+        raise InputError(
+            "model.semi learns from scenes without labels, and data.unlabelled names none; name some, or 'same' for "
+            "what is not labelled in data.scenes"
+        )
+    if data.wants_unlabelled and task.semi is None:
+        raise InputError(
+            "data.unlabelled names scenes, and model.semi does not say how to learn from them; give model.semi, such "
+            "as {method: pseudo_labels}, or leave data.unlabelled out"
+        )
+    if task.semi is not None and task.decoder == "random_forest":
+        raise InputError("random_forest grows on labels alone; leave out model.semi and data.unlabelled")
+
+
 def check_labels(data: SceneDataModule) -> None:
     """Refuses data that the network cannot be judged or trained with.
 

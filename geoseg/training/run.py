@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
@@ -27,9 +28,9 @@ from geoseg.errors import InputError, MissingInputError, OutputError, OutputExis
 from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.file import save_model
 from geoseg.models.history import draw_curves
-from geoseg.models.task import use_bf16
+from geoseg.models.task import SegmentationTask, use_bf16
 from geoseg.progress import is_first_process, progress_bar
-from geoseg.training.checks import check_batches, check_labels, check_strategy
+from geoseg.training.checks import check_batches, check_labels, check_strategy, check_unlabelled
 from geoseg.training.command import FitCLI, parsed
 from geoseg.training.ending import settle
 from geoseg.training.forest import grow_forest
@@ -40,6 +41,7 @@ from geoseg.training.validation import Judgement, judge_scenes
 
 FOREST = "random_forest"
 MODEL_NAME, LAST_NAME, BEST_NAME = "model.safetensors", "last.ckpt", "best.ckpt"
+LEAST_TILE_PX, TILE_MULTIPLE = 512, 32
 SPLIT_NAME, SPLIT_PICTURE = "split.geojson", "split.png"
 OWN_FILES = (
     LAST_NAME, BEST_NAME, "metrics.json", "curves.png", "config.yaml", SPLIT_NAME, SPLIT_PICTURE, "csv", "tensorboard",
@@ -94,6 +96,7 @@ def run_fit(
         cli = parsed(config, args, options)
         _check_folder(cli.folder, resume=cli.config.resume, overwrite=cli.config.overwrite)
         try:
+            check_unlabelled(cli.datamodule, cli.model)
             cli.datamodule.setup("fit")
             return _train(cli)
         finally:
@@ -138,6 +141,7 @@ def _train(cli: FitCLI) -> FitResult:
     )  # fmt: skip
     if task.decoder == FOREST:
         return _grow(cli)
+    data.largest_px = getattr(task.network, "largest", None)
     task.keeps_patch_losses = data.learns_from_losses
     check_strategy(trainer, task, searches=cli.config.find_batch or cli.config.find_lr)
     with interruptible():
@@ -231,16 +235,16 @@ def _judged(cli: FitCLI, card: ModelCard) -> Judgement:
 
 def _card(cli: FitCLI, scores: dict[str, Any]) -> ModelCard:
     data, task = cli.datamodule, cli.model
-    where = data.outlines()
+    where, tile_px = data.outlines(), _tile_px(task.network, data.patch_px)
     libraries = ("geoseg", "torch", "lightning", "segmentation-models-pytorch", "timm")
     return ModelCard(
         name=cli.config.name,
         spec=task.spec,
-        bands=_band_infos(data, task.spec.wavelengths_um or (None,) * len(data.bands)),
+        bands=_band_infos(data, task),
         legend=data.legend,
         gsd_m=data.gsd_m,
-        tile_px=max(512, data.patch_px),
-        overlap_px=0 if task.spec.decoder == "pixel" else 64,
+        tile_px=tile_px,
+        overlap_px=0 if task.spec.decoder == "pixel" else min(64, tile_px // 4),
         train_region=where["training"],
         val_region=where["validation"],
         scores=scores,
@@ -258,20 +262,42 @@ def _card(cli: FitCLI, scores: dict[str, Any]) -> ModelCard:
     )
 
 
-def _band_infos(data: SceneDataModule, wavelengths_um: Sequence[float | None]) -> tuple[BandInfo, ...]:
+def _tile_px(network: Any, patch_px: int) -> int:
+    """Sides of the tiles to predict: no smaller than patches, no larger than a network of one size takes."""
+    largest: int | None = getattr(network, "largest", None)
+    wanted = max(LEAST_TILE_PX, -(-patch_px // TILE_MULTIPLE) * TILE_MULTIPLE)
+    return wanted if largest is None else min(wanted, largest // TILE_MULTIPLE * TILE_MULTIPLE)
+
+
+def _band_infos(data: SceneDataModule, task: SegmentationTask) -> tuple[BandInfo, ...]:
     """What the card says of the bands; a band that no training pixel has is neither low nor high."""
-    stats = data.stats
+    stats, wavelengths_um = data.stats, (task.spec and task.spec.wavelengths_um) or (None,) * len(data.bands)
     columns = zip(
-        data.bands, stats.mean.tolist(), stats.std.tolist(), stats.low.tolist(), stats.high.tolist(),
-        training_quantiles(stats), wavelengths_um, strict=True,
+        data.bands, task.mean.tolist(), task.std.tolist(), stats.mean.tolist(), stats.std.tolist(), stats.low.tolist(),
+        stats.high.tolist(), training_quantiles(stats), wavelengths_um, strict=True,
     )  # fmt: skip
     return tuple(
         BandInfo(
-            name=name, mean=mean, std=std, min=low if quantiles else None, max=high if quantiles else None,
-            quantiles=quantiles, wavelength_um=wavelength_um,
+            name=name, min=low if quantiles else None, max=high if quantiles else None, quantiles=quantiles,
+            wavelength_um=wavelength_um, **moments(seen=(mean, std), own=own),
         )
-        for name, mean, std, low, high, quantiles, wavelength_um in columns
+        for name, mean, std, *own, low, high, quantiles, wavelength_um in columns
     )  # fmt: skip
+
+
+def moments(*, seen: tuple[float, float], own: Sequence[float]) -> dict[str, float]:
+    """Mean and deviation that a network's input is normalised by, and the data's own where they are others.
+
+    >>> moments(seen=(0.0, 1e4), own=(412.5, 99.0))
+    {'mean': 0.0, 'std': 10000.0, 'training_mean': 412.5, 'training_std': 99.0}
+    >>> moments(seen=(412.5, 99.0), own=(412.5, 99.0))
+    {'mean': 412.5, 'std': 99.0}
+    """
+    mean, std = (
+        mine if np.float32(mine) == np.float32(value) else value for mine, value in zip(own, seen, strict=True)
+    )
+    differs = (mean, std) != tuple(own)
+    return {"mean": mean, "std": std, **({"training_mean": own[0], "training_std": own[1]} if differs else {})}
 
 
 def _plain(config: Namespace) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def find_batch(task: SegmentationTask, data: SceneDataModule, *, device: torch.d
     """
     before = copy.deepcopy(task.state_dict())
     most = min(data.epoch_patches, LARGEST_BATCH.get(device.type, LARGEST_BATCH["cpu"]))
-    trial = partial(_seconds, task.to(device), patch_px=data.patch_px)
+    trial = partial(_seconds, task.to(device), patch_px=data.patch_px, beside=data.beside)
     try:
         with isolate_rng():
             found = _largest_on(device, trial, most=most) if device.type == "cuda" else fastest(trial, most=most)
@@ -233,19 +233,25 @@ def fastest(seconds: Callable[[int], float], *, most: int) -> int:
     return next(size for size, rate in rates.items() if rate >= 0.95 * max(rates.values()))
 
 
-def _seconds(task: SegmentationTask, size: int, *, patch_px: int) -> float:
-    """Seconds of a training step, the least of a few; on noise, and without changing a weight."""
+def _seconds(task: SegmentationTask, size: int, *, patch_px: int, beside: Callable[[int], int]) -> float:
+    """Seconds of a training step, the least of a few; on noise, and without changing a weight.
+
+    Unlabelled patches that go `beside` the labelled ones are run with them, and by their teacher first.
+    """
     task.network.train()
-    bands, classes = len(task.mean), len(task.class_names)
-    noise = torch.randn(size, bands, patch_px, patch_px, device=task.device)
+    bands, classes, more = len(task.mean), len(task.class_names), beside(size)
+    noise = torch.randn(size + more, bands, patch_px, patch_px, device=task.device)
     image = task.mean[:, None, None] + task.std[:, None, None] * noise
-    valid = torch.ones(size, patch_px, patch_px, dtype=torch.bool, device=task.device)
-    label = torch.randint(classes, (size, patch_px, patch_px), device=task.device)
+    valid = torch.ones(size + more, patch_px, patch_px, dtype=torch.bool, device=task.device)
+    label = torch.randint(classes, (size + more, patch_px, patch_px), device=task.device)
     learning = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=0.0)
     found = []
     for _ in range(TRIALS):
         start = time.perf_counter()
+        if more:
+            with torch.no_grad():
+                task(image[size:], valid[size:])
         task.loss(task.run(task.network, image, valid), label).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -252,7 +252,7 @@ def test_another_resolution_is_read_from_the_sources(scene):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"patch_px": 48}, "multiple of 32"),
+        ({"patch_px": 31}, "32 or more"),
         ({"epoch_patches": 2}, "epoch_patches"),
         ({"workers": -1}, "workers"),
         ({"sampling": SamplingOptions(rates={"wader": 0.5})}, "wader"),

@@ -69,6 +69,13 @@ def test_windows_are_scipys_away_from_the_edge():
     np.testing.assert_allclose(seen[6][inner], spread[inner], atol=1e-4)
 
 
+def test_bands_without_names_have_no_pairs_but_windows():
+    image = torch.rand(1, 3, 20, 20)
+    seen = features(image, ForestOptions(windows=(5,)))
+    assert seen.shape == (1, 6, 20, 20)
+    torch.testing.assert_close(seen[0, 3:, 7, 9], image[0, :, 5:10, 7:12].mean((1, 2)))
+
+
 def test_a_forest_without_trees_knows_nothing():
     logits = Forest(spec())(torch.zeros(1, 2, 8, 9))
     torch.testing.assert_close(logits.softmax(1), torch.full((1, 4, 8, 9), 0.25))

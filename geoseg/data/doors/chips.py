@@ -21,6 +21,9 @@ LABEL_KEYS = ("legend", "colors", "tolerance", "background", "ignore")
 MASK_KEYS = ("select", "nodata", "crs", "resampling")
 """Options of a source that masks which are pictures know."""
 
+MAY_LACK_PLACE = (".tif", ".tiff")
+"""Kinds of file that mostly say where they lie, but not always: masks come without the world files of their images."""
+
 FOUND = ("path", "bands", "select", "nodata", "scale", "offset", "crs", "resampling")
 """Keys of a mapping of images that is a place with options, not several bands."""
 
@@ -74,7 +77,8 @@ def chip_scenes(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
               band names to folders or patterns makes one image of several files.
             - `labels`: the same for masks; `{path: P, legend: ..., colors: ...}` adds options of labels. `legend`,
               `colors`, `tolerance`, `background` and `ignore` may stand beside it as well. A chip's image and mask are
-              those of one relative path and stem, or for which the wildcards of the patterns stand for the same.
+              those of one relative path and stem, or for which the wildcards of the patterns stand for the same. A mask
+              without a CRS, or of an image without one, has the pixels of its image.
             - `pair`: the mask's stem where it differs, such as `{stem}_mask`.
             - `list`: a text file with a chip a line, by name or path, or as image and mask with a comma between; those
               alone are taken. With two columns `images` and `labels` may be left out.
@@ -100,6 +104,31 @@ def chip_scenes(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
         name = f"{prefix}/{image}" if prefix else without_suffix(images.paths(image)[0])
         told = _labels(images, image, labels.paths(label)[0], options)
         scenes.append({"image": images.spec(image), "labels": told, "name": name, **beside})
+    return scenes
+
+
+def chip_images(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One scene without labels for each image, in the order of their names; no file is opened.
+
+    Args:
+        spec: `chips` is a mapping with `images` alone, as in `chip_scenes`; what stands beside it goes to each image,
+            and `name` in front of their names.
+
+    Raises:
+        InputError: An option makes no sense, two files are one image, or an image lacks the file of a band.
+        MissingInputError: A folder is not there.
+    """
+    chips = spec["chips"]
+    if not isinstance(chips, Mapping) or set(chips) != {"images"}:
+        raise InputError(f"chips of data.unlabelled must be a mapping with images alone, got {chips!r}")
+    images, beside = _chips(chips["images"], "images"), handed_down(spec, "chips")
+    prefix = beside.pop("name", None)
+    scenes = []
+    for key in dict.fromkeys(key for files in images.files for key in files):
+        if lack := _lacking_band(images, key):
+            raise InputError(f"chips: {lack}")
+        name = f"{prefix}/{key}" if prefix else without_suffix(images.paths(key)[0])
+        scenes.append({"image": images.spec(key), "name": name, **beside})
     return scenes
 
 
@@ -147,8 +176,9 @@ def _crs(given: Any) -> str | None:
 
 
 def _labels(images: Chips, image: str, path: str, options: dict[str, Any]) -> Any:
-    """What `open_labels` opens a mask by; a picture lies where its image does."""
-    if PurePath(path).suffix.lower() not in PLACELESS:
+    """What `open_labels` opens a mask by; one that does not say where it lies lies where its image does."""
+    suffix = PurePath(path).suffix.lower()
+    if suffix not in PLACELESS and not (suffix in MAY_LACK_PLACE and set(options) <= set(LABEL_KEYS)):
         return {"path": path, **options} if options else path
     stray = [key for key in options if key not in (*LABEL_KEYS, *MASK_KEYS)]
     if stray:
@@ -260,8 +290,19 @@ def _of_list(images: Chips, labels: Chips, chips: Mapping[str, Any]) -> tuple[li
 
 def _lacking(images: Chips, labels: Chips, image: str, label: str) -> str:
     """What is missing of a pair, in words; empty where nothing is."""
-    first = next(files[image] for files in images.files if image in files)
+    if lack := _lacking_band(images, image):
+        return lack
+    return "" if label in labels.files[0] else f"image {_first(images, image)} has no label '{label}'"
+
+
+def _lacking_band(images: Chips, image: str) -> str:
+    """Which band's file an image lacks; empty where it has all."""
     for band, files in zip(images.bands or (), images.files, strict=bool(images.bands)):
         if image not in files:
-            return f"image {first} has no file of band {band}"
-    return "" if label in labels.files[0] else f"image {first} has no label '{label}'"
+            return f"image {_first(images, image)} has no file of band {band}"
+    return ""
+
+
+def _first(images: Chips, image: str) -> str:
+    """The first file of an image."""
+    return next(files[image] for files in images.files if image in files)

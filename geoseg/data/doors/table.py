@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from geoseg.data.doors.chips import chip_scenes
+from geoseg.data.doors.chips import chip_images, chip_scenes
 from geoseg.data.doors.coco import coco_scenes
 from geoseg.data.doors.torchgeo import torchgeo_scenes, with_torchgeo
 from geoseg.errors import InputError
@@ -26,6 +26,16 @@ def expand_scenes(specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         MissingInputError: What a door leads to is not there.
     """
     return [scene for spec in specs for scene in _expanded(spec)]
+
+
+def expand_unlabelled(specs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One mapping a scene without labels; those with `chips` become one for each image.
+
+    Raises:
+        InputError: What `chips` leads to makes no sense.
+        MissingInputError: It is not there.
+    """
+    return [scene for spec in specs for scene in (chip_images(spec) if "chips" in spec else [dict(spec)])]
 
 
 def _expanded(spec: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -189,6 +189,9 @@ def features(image: torch.Tensor, options: ForestOptions) -> torch.Tensor:
     bands = image.shape[1]
     for side in options.windows:
         mean = _mean(base, side)
+        if base.shape[1] == bands:
+            found.append(mean)
+            continue
         # About the plane's own mean, so that small deviations are not lost in the digits.
         middle = base[:, bands:].mean((2, 3), keepdim=True)
         spread = _mean((base[:, bands:] - middle) ** 2, side) - (mean[:, bands:] - middle) ** 2

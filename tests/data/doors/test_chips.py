@@ -422,6 +422,29 @@ def test_chips_without_a_place_lie_on_a_grid_without_crs_and_nothing_warns(chips
     assert (labels.pixels[0] == mask_of(1)).all()
 
 
+def test_a_tif_mask_without_a_place_lies_on_its_image_whatever_is_known_of_that(tmp_path):
+    """As the labels of Potsdam, whose images alone have world files."""
+    world = Affine(0.05, 0, 366_000, 0, -0.05, 5_807_000)
+    with rasterio.open(place(tmp_path / "images/1.tif", image_of(1).transpose(2, 0, 1), crs=None), "r+") as file:
+        file.transform = world
+    picture(tmp_path / "masks/1.tif", mask_of(1))
+    for crs in (None, 32633):
+        images = {"path": f"{tmp_path}/images", **({"crs": crs} if crs else {})}
+        (scene,) = expand_scenes([{"chips": {"images": images, "labels": f"{tmp_path}/masks"}}])
+        image, labels = read_all(scene)
+        assert image.geobox.affine == world
+        assert (image.geobox.crs is None) == (crs is None)
+        assert (labels.pixels[0] == mask_of(1)).all()
+    # A mask that has a place keeps it: this one lies three pixels to the east.
+    place(tmp_path / "placed/a.tif", image_of(1).transpose(2, 0, 1))
+    place(tmp_path / "moved/a.tif", mask_of(1), west=500_001.5)
+    (scene,) = expand_scenes([{"chips": {"images": f"{tmp_path}/placed", "labels": f"{tmp_path}/moved"}}])
+    _, labels = read_all(scene)
+    assert (labels.pixels[0, :, 3:] == mask_of(1)[:, :-3]).all()
+    assert labels.valid[:, 3:].all()
+    assert not labels.valid[:, :3].any()
+
+
 def test_a_mask_of_another_shape_is_refused(chips, tmp_path):
     spec = chips([1])
     picture(tmp_path / "masks/1.png", mask_of(1, 5, 9))

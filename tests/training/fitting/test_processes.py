@@ -35,7 +35,9 @@ class Spy(Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         found = {"step": trainer.global_step, "image": batch["image"].double().sum().item()}
-        print(json.dumps({**found, "windows": batch["window"].tolist()}), file=self.file, flush=True)
+        for name, key in (("windows", "window"), ("unlabelled", "unlabelled_window")):
+            found.update({name: batch[key].tolist()} if key in batch else {})
+        print(json.dumps(found), file=self.file, flush=True)
         self.weights = [each.detach().clone() for each in module.network.parameters()]
 
     def on_train_end(self, trainer, module):
@@ -101,6 +103,19 @@ def assessed(given: dict) -> float:
     data.close()
     with rasterio.open("map.tif") as mapped, rasterio.open("labels.tif") as labels:
         return float((mapped.read(1) == labels.read(1))[part].mean())
+
+
+def test_two_processes_learn_from_unlabelled_patches_and_stay_alike(config):
+    semi = {"method": "consistency", "weight": 5.0, "ramp": 0.0}
+    spied = {**TWO, "callbacks": [{"class_path": "spy.Spy"}]}
+    run = command(config(trainer=spied, data={"unlabelled": "same", "unlabelled_batch": 3}, model={"semi": semi}))
+    assert run.returncode == 0, run.stderr
+    assert "Warning" not in run.stderr
+    first, second = told(0), told(1)
+    assert first[-1]["weights"] == second[-1]["weights"]
+    seen = [{tuple(window) for row in rows[:-1] for window in row["unlabelled"]} for rows in (first, second)]
+    assert len(seen[0]) == len(seen[1]) == 6
+    assert not seen[0] & seen[1]
 
 
 def test_a_loss_that_is_no_number_in_one_process_stops_both_in_one_line(config):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from geoseg.models.file import load_model
-from geoseg.training import run as training
+from geoseg.models.history import History
+from geoseg.training import run as running
 from geoseg.training.run import run_fit
 
 KEPT = {
@@ -24,7 +25,7 @@ KEPT = {
 
 def test_what_is_random_and_averaged_goes_on(config, monkeypatch):
     whole = run_fit(config(name="whole", **KEPT))
-    ran = training.History.on_validation_end
+    ran = History.on_validation_end
 
     def interrupt(self, trainer, task):
         ran(self, trainer, task)
@@ -32,7 +33,7 @@ def test_what_is_random_and_averaged_goes_on(config, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.History, "on_validation_end", interrupt)
+        patch.setattr(History, "on_validation_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_fit(config(**KEPT))
     assert torch.load("runs/tiny/last.ckpt", weights_only=True)["epoch"] == 1
@@ -54,7 +55,7 @@ def test_a_run_whose_model_was_not_written_ends_as_it_would_have(config, monkeyp
     given = config(model={"swa": {"start": 0.5}, "lr": 0.005}, trainer={"max_epochs": 2})
     whole = run_fit({**given, "name": "whole"})
     with monkeypatch.context() as patch:
-        patch.setattr(training, "settle", stop)
+        patch.setattr(running, "settle", stop)
         with pytest.raises(KeyboardInterrupt):
             run_fit(given)
     resumed = run_fit(given, resume=True)
