@@ -117,9 +117,8 @@ def parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], o
     elif config is not None:
         if not Path(config).is_file():
             raise MissingInputError(f"the config {config} is not there; configs/landcover.yaml is one to start from")
-        named = yaml.safe_load(Path(config).read_text("utf-8"))
-        given += ["--config", json.dumps(_spelled(named), default=str) if _is_short(named) else str(config)]
-    given += args
+        given += ["--config", str(config)]
+    given = _spelled_args([*given, *args])
     if options:
         given += ["--config", json.dumps(options, default=str)]
     try:
@@ -131,14 +130,36 @@ def parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], o
         raise InputError(shortened(str(error))) from error
 
 
-def _is_short(config: Any) -> bool:
-    """Whether a configuration names its model in one word."""
-    return isinstance(config, Mapping) and isinstance(config.get("model"), str)
-
-
 def _spelled(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with `model: random_forest` written out."""
-    return {**config, "model": {"decoder": config["model"]}} if _is_short(config) else dict(config)
+    model = config.get("model")
+    return {**config, "model": {"decoder": model}} if isinstance(model, str) else dict(config)
+
+
+def _spelled_args(args: Sequence[str]) -> list[str]:
+    """The arguments with files that name their model in one word written out, and `--model random_forest` too."""
+    found: list[str] = []
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        before = found[-1] if found else ""
+        if before == "--config" or (name == "--config" and equals):
+            path = value if equals and before != "--config" else arg
+            found.append(("--config=" if path is value else "") + _spelled_file(path))
+        elif name == "--model":
+            found.append("--model.decoder" + equals + value)
+        else:
+            found.append(arg)
+    return found
+
+
+def _spelled_file(path: str) -> str:
+    """A YAML file that names its model in one word as JSON; anything else as it was."""
+    try:
+        named = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return path  # JSON, or what the parser refuses better
+    short = isinstance(named, Mapping) and isinstance(named.get("model"), str)
+    return json.dumps(_spelled(named), default=str) if short else path
 
 
 def shortened(message: str) -> str:

@@ -20,6 +20,8 @@ from _feeds import BANDS, write_files
 from _run import emit
 from _train_steps import Bench, Network, measured
 
+from geoseg.errors import InputError
+
 NETWORKS = {
     "unet_resnet50": Network("unet", "resnet50"),
     "segformer_b2": Network("segformer", "mit_b2"),
@@ -43,6 +45,8 @@ def main() -> None:
         bench = Bench(files, options.device, options.steps, options.rounds, options.workers)
         lines = [line for network in options.networks for line in measured_lines(network, bench, options)]
         bench.close()
+    if not lines:
+        return
     last = next((line for line in lines if line["name"] == VERDICT), lines[-1])
     ratios = {f"{line['name']}{' compiled' * line['compiled']}": line["ratio"] for line in lines}
     said(last, options, ratios=ratios)
@@ -67,9 +71,15 @@ def measured_lines(name: str, bench: Bench, options: argparse.Namespace) -> list
     network, lines = NETWORKS[name], []
     batches = options.batches or (network.batches if options.device == "cuda" else (2,))
     for compiled in COMPILED[options.compile]:
-        found = measured(
-            network, bench, patch_px=min(network.patch_px, options.side), compiled=compiled, batches=batches
-        )
+        try:
+            found = measured(
+                network, bench, patch_px=min(network.patch_px, options.side), compiled=compiled, batches=batches
+            )
+        except InputError as error:
+            if not compiled:
+                raise
+            emit("train_gpu", name=name, compiled=True, skipped=str(error))  # no compiler that torch could use
+            continue
         lines.append({"name": name, **found})
         said(lines[-1], options)
         batches = (found["batch"],)  # the same one compiled, so that both lines compare

@@ -11,6 +11,7 @@ import yaml
 from affine import Affine
 
 import geoseg
+from geoseg.cli import main
 from geoseg.errors import InputError
 from geoseg.models.card import read_card
 from geoseg.training.run import run_fit
@@ -60,6 +61,18 @@ def test_a_baseline_is_named_in_one_word(config, name):
     Path("baseline.yaml").write_text(yaml.safe_dump({**config, "model": name}))
     result = run_fit("baseline.yaml", name=name)
     assert read_card(result.model).spec.decoder == name
+
+
+@pytest.mark.parametrize(
+    "args", [["--config", "one.yaml"], ["--config=one.yaml"], ["--config", "none.yaml", "--model", "pixel_mlp"]]
+)
+    "args", [["--config", "one.yaml"], ["--config=one.yaml"], ["--config", "none.yaml", "--model", "pixel_mlp"]]
+)
+def test_a_baseline_is_named_in_one_word_on_the_command_line(config, args):
+    Path("one.yaml").write_text(yaml.safe_dump({**config, "model": "pixel_mlp"}))
+    Path("none.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", *args, "--name", "word"]) == 0
+    assert read_card(Path("runs/word/model.safetensors")).spec.decoder == "pixel_mlp"
 
 
 def test_a_forest_grows_in_one_process(config):
