@@ -66,8 +66,6 @@ def test_a_baseline_is_named_in_one_word(config, name):
 @pytest.mark.parametrize(
     "args", [["--config", "one.yaml"], ["--config=one.yaml"], ["--config", "none.yaml", "--model", "pixel_mlp"]]
 )
-    "args", [["--config", "one.yaml"], ["--config=one.yaml"], ["--config", "none.yaml", "--model", "pixel_mlp"]]
-)
 def test_a_baseline_is_named_in_one_word_on_the_command_line(config, args):
     Path("one.yaml").write_text(yaml.safe_dump({**config, "model": "pixel_mlp"}))
     Path("none.yaml").write_text(yaml.safe_dump(config))
