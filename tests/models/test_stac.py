@@ -77,7 +77,7 @@ def test_any_card_makes_a_valid_item(card, files, tmp_path, validator, changes):
         json.dumps(model_item(replace(card, **changes), files, out=tmp_path / "m.json"), allow_nan=False)
     )
     validate_dict(found, validator=validator)
-    as_its_authors_read_it(found)
+    assert as_its_authors_read_it(found).input
 
 
 def as_its_authors_read_it(item: dict[str, Any]) -> MLModelProperties:
