@@ -15,9 +15,10 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geoseg.io.burning import burn, near
 from geoseg.io.grids import PixelMap, grids_meet
 from geoseg.io.legends import whole_numbers
-from geoseg.io.polygons import PolygonFile, Polygons, burn, near
+from geoseg.io.polygons import PolygonFile, Polygons
 from geoseg.io.protocol import Source
 from geoseg.legend import Legend
 from geoseg.raster import Raster

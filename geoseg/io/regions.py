@@ -18,9 +18,10 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import GridError, InputError
+from geoseg.io.burning import burn, near
 from geoseg.io.facts import crs_named
 from geoseg.io.grids import PixelMap, aligned
-from geoseg.io.polygons import PolygonFile, Polygons, burn, from_geometry, near, onto_crs
+from geoseg.io.polygons import PolygonFile, Polygons, from_geometry, onto_crs
 from geoseg.tiling import Window
 
 RegionSpec = str | Path | Mapping[str, Any] | None

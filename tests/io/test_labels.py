@@ -18,9 +18,10 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError, GridError, InputError, LegendError, MissingInputError, ReadError
+from geoseg.io.burning import burn
 from geoseg.io.grids import crop, transform
 from geoseg.io.labels import LabelSource, check_overlap, open_labels
-from geoseg.io.polygons import Polygons, burn
+from geoseg.io.polygons import Polygons
 from geoseg.io.protocol import Source
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend

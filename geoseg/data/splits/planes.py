@@ -17,8 +17,9 @@ from geoseg.data.grids import LONLAT
 from geoseg.data.scene import OUTSIDE, TRAINING, SceneArrays, windows_of
 from geoseg.data.splits.ground import footprint, scene_keys, turns
 from geoseg.data.splits.plan import PART_CODES, SplitPlan, SplitUnit, class_counts
+from geoseg.io.burning import burn
 from geoseg.io.grids import crop
-from geoseg.io.polygons import Polygons, burn
+from geoseg.io.polygons import Polygons
 from geoseg.jit import jit
 
 NONE = -1  # the unit of a pixel that lies in none

@@ -1,0 +1,168 @@
+"""Polygons burnt onto any grid.
+
+What lies near a grid is transformed to the grid's pixels when it is burnt. A window of a burnt grid is the burnt
+window: what is burnt at a pixel depends on the polygons and on that pixel's place alone.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+import rasterio.features
+import shapely
+from affine import Affine
+from numpy.typing import DTypeLike, NDArray
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+
+from geoseg.errors import GridError
+from geoseg.io.grids import same_crs, transform
+from geoseg.io.handles import unplaced_is_fine
+from geoseg.io.polygons import Geometries, Polygons, dense_length
+
+# Transformed edges leave the straight line by less than this share of the length above.
+BEND = 0.01
+# Pixel coordinates are rounded to such steps, so that the rounding of a window's origin does not reach the pixels. The
+# odd fraction keeps what polygons are drawn to, whole pixels and simple parts of them, away from where rounding flips.
+STEPS_PER_PX = float(1 << 20)
+ODD = 0.3819
+# Shapes are burnt a hundred-thousandth of a pixel right and down, so that no edge runs exactly through a pixel's centre
+# or corner, where GDAL's answer depends on where the raster starts. What GDAL decides for upright edges it still does.
+NUDGE_COL, NUDGE_ROW = 7 / STEPS_PER_PX, 11 / STEPS_PER_PX
+
+
+def burn(
+    polygons: Polygons,
+    values: NDArray[Any],
+    geobox: GeoBox,
+    *,
+    fill: int,
+    dtype: DTypeLike,
+    all_touched: bool = False,
+) -> NDArray[Any]:
+    """The value of the last polygon in the file that holds each pixel's centre, `(row, col)`.
+
+    Edges that pass a centre by less than a hundred-thousandth of a pixel may go either way, the same way in any window.
+
+    Args:
+        polygons: What to burn.
+        values: One value a polygon.
+        geobox: The grid.
+        fill: Value outside all polygons.
+        dtype: Of the result.
+        all_touched: Whether a pixel counts that a polygon touches anywhere.
+
+    Raises:
+        GridError: The grid has no CRS and the polygons have one, or the other way round.
+    """
+    indexes, geometries = _placed(polygons, geobox, slack=1)
+    if not len(indexes):
+        return np.full(tuple(geobox.shape), fill, dtype)
+    # In pixels, for rotated and south-up grids; upside down, for rasterio warns where there is no transform, and, where
+    # threads are the first to use it, even where there is one.
+    upright = shapely.transform(geometries, lambda col, row: (col + NUDGE_COL, -(row + NUDGE_ROW)), interleaved=False)
+    with unplaced_is_fine():
+        burnt = rasterio.features.rasterize(
+            zip(_geojson(upright), values[indexes].tolist(), strict=True), out_shape=tuple(geobox.shape),
+            transform=Affine.scale(1, -1), fill=fill, dtype=np.dtype(dtype).name, all_touched=all_touched,
+        )  # fmt: skip
+    return np.asarray(burnt)
+
+
+def _geojson(shapes: Geometries) -> list[dict[str, Any]]:
+    """Polygons as GeoJSON: what rasterio makes of shapes itself, a few times faster."""
+    kind, coordinates, offsets = shapely.to_ragged_array(shapes)
+    nested: list[Any] = coordinates.tolist()
+    for ends in offsets:
+        nested = [nested[start:stop] for start, stop in pairwise(ends.tolist())]
+    name = "Polygon" if kind == shapely.GeometryType.POLYGON else "MultiPolygon"
+    return [{"type": name, "coordinates": part} for part in nested]
+
+
+def near(polygons: Polygons, geobox: GeoBox) -> tuple[NDArray[np.int64], Geometries]:
+    """Positions, in order, and shapes in pixels `(col, row)` of the polygons whose bounds meet the grid.
+
+    Raises:
+        GridError: The grid has no CRS and the polygons have one, or the other way round.
+    """
+    return _placed(polygons, geobox, slack=0)
+
+
+def _placed(polygons: Polygons, geobox: GeoBox, *, slack: int) -> tuple[NDArray[np.int64], Geometries]:
+    """As `near`, on the grid with `slack` more pixels around it."""
+    crs, target = polygons.crs, geobox.crs
+    if (crs is None) != (target is None):
+        raise GridError("the scene has no CRS, so polygons cannot be placed on it; give it one with crs: EPSG:...")
+    place = _neighbourhood(geobox, crs)
+    hits = np.arange(len(polygons)) if place is None else np.sort(polygons.tree.query(shapely.box(*place)))
+    if same_crs(crs, target):
+        moved = _moved(polygons.geometries[hits], None, geobox)
+    else:
+        moved = _moved(_cut(polygons.dense[hits], place, dense_length(crs)), crs, geobox)
+    meets = _meets(moved, geobox, slack)
+    return hits[meets].astype(np.int64), moved[meets]
+
+
+def _cut(shapes: Geometries, place: tuple[float, float, float, float] | None, length: float) -> Geometries:
+    """What of `shapes`, whose edges are no longer than `length`, may meet `place`; all where that is None.
+
+    An edge cut in two bends otherwise than the whole one, so the cut runs where no edge that meets the place is cut.
+    """
+    if place is None:
+        return shapes
+    rect = place[0] - length, place[1] - length, place[2] + length, place[3] + length
+    left, bottom, right, top = shapely.bounds(shapes).reshape(-1, 4).T
+    beyond = (left < rect[0]) | (bottom < rect[1]) | (right > rect[2]) | (top > rect[3])
+    found = shapes.copy()
+    cut = shapely.clip_by_rect(shapes[beyond], *rect)
+    short, long = sorted((rect[2] - rect[0], rect[3] - rect[1]))
+    # Edges along a long cut get points too, or they would bend into the place; all others are shorter than that.
+    found[beyond] = shapely.segmentize(cut, max(short / 16, 2 * length)) if long > 64 * length else cut
+    return found
+
+
+def _meets(shapes: Geometries, geobox: GeoBox, slack: int) -> NDArray[np.bool_]:
+    """Which shapes in pixels have bounds within `slack` of the grid; shapes without a place there do not."""
+    rows, cols = geobox.shape
+    left, top, right, bottom = shapely.bounds(shapes).reshape(-1, 4).T
+    with np.errstate(invalid="ignore"):
+        meets = (left < cols + slack) & (right > -slack) & (top < rows + slack) & (bottom > -slack)
+        return np.asarray(meets & np.isfinite(right + bottom))
+
+
+def _moved(shapes: Geometries, crs: CRS | None, geobox: GeoBox) -> Geometries:
+    """Shapes of `crs` (None: the grid's own) in pixels `(col, row)` of the grid."""
+    inverse = ~geobox.affine
+
+    def onto(x: NDArray[Any], y: NDArray[Any]) -> tuple[Any, Any]:
+        if crs is not None and geobox.crs is not None:
+            x, y = transform(x, y, crs, geobox.crs)
+        col, row = inverse @ (x, y)
+        return _rounded(col), _rounded(row)
+
+    return np.asarray(shapely.transform(shapes, onto, interleaved=False))
+
+
+def _rounded(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.floor(pixels * STEPS_PER_PX + ODD) / STEPS_PER_PX)
+
+
+def _neighbourhood(geobox: GeoBox, crs: CRS | None) -> tuple[float, float, float, float] | None:
+    """Left, bottom, right, top around the grid in `crs`; None where the grid has no simple place there."""
+    rows, cols = geobox.shape
+    col, row = np.meshgrid(np.linspace(-1, cols + 1, 17), np.linspace(-1, rows + 1, 17))
+    x, y = map(np.ravel, cast("Any", geobox.affine) @ (col, row))
+    if crs is not None and geobox.crs is not None:
+        x, y = transform(x, y, geobox.crs, crs)
+    wide, high = float(np.ptp(x)), float(np.ptp(y))
+    if not math.isfinite(wide + high):
+        return None
+    if crs is not None and crs.geographic and wide > 180:
+        # Around a pole or across the antimeridian: all the way round, twice for those who count from 0 to 360.
+        x, wide = np.array([-360.0, 360.0]), 0.0
+    bend = 0.0 if same_crs(crs, geobox.crs) else dense_length(crs) * BEND
+    across, along = wide / 10 + bend, high / 10 + bend
+    return float(x.min()) - across, float(y.min()) - along, float(x.max()) + across, float(y.max()) + along
