@@ -6,25 +6,31 @@ libraries only.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from odc.geo.geobox import GeoBox
 
 from geoseg import accuracy, infer, inspecting, io, models, training, vectorizing
-from geoseg.errors import GeosegError, GridError, InputError, OutputError
+from geoseg.arguments import (
+    Scene,
+    model_paths,
+    names_of,
+    opened_scene,
+    parse_bytes,
+    placed_scene,
+    png_path,
+    trained_model,
+    write_json,
+)
+from geoseg.errors import GeosegError, InputError
 from geoseg.io.outputs import check_output
 from geoseg.progress import progress_bar
 from geoseg.vectorizing import open_class_map
 
-if TYPE_CHECKING:
-    from geoseg.io import Source
-
-Scene = str | list[Any] | dict[str, Any]
 Region = str | dict[str, Any]
 
 logger = logging.getLogger(__name__)
@@ -142,15 +148,15 @@ def predict(
             the same call goes on from there.
     """
     out = Path(out)
-    source = _scene(scene, bands=bands, nodata=nodata, crs=crs)
+    source = placed_scene(scene, bands=bands, nodata=nodata, crs=crs)
     options = infer.PredictOptions(
         tile_px=tile_px, overlap_px=overlap_px, blend=blend, batch=batch, memory_bytes=parse_bytes(memory),
         device=device, precision=precision, compiled=compile, tta=tta, native=native,
-        layers=tuple(_names(layers) or ()), rule=rule, area=area, on_error=on_error,
+        layers=tuple(names_of(layers) or ()), rule=rule, area=area, on_error=on_error,
         crew=infer.Crew(engine, devices, scheduler), seams=check_seams, overwrite=overwrite,
-        inputs=tuple(map(str, [*_model_paths(model), *([area] if isinstance(area, str) else [])])),
+        inputs=tuple(map(str, [*model_paths(model), *([area] if isinstance(area, str) else [])])),
     )  # fmt: skip
-    trained = [_trained(path) for path in _model_paths(model)]
+    trained = [trained_model(path) for path in model_paths(model)]
     with progress_bar("predict") as progress:
         return infer.predict_scene(source, models=trained, out=out, options=options, progress=progress)
 
@@ -195,7 +201,7 @@ def assess(
             counts = counts.update(mapped.pixels[0], mapped.valid, truth.pixels[0], truth.valid & inside)
     found = counts.finish()
     if out is not None:
-        _write_json(out, found.to_dict())
+        write_json(out, found.to_dict())
     return Assessment(found, out)
 
 
@@ -290,7 +296,7 @@ def info(
         GeosegError: The file is missing or is none of these.
     """
     given = [str(item) for item in (path if isinstance(path, list) else [path]) if isinstance(item, str | Path)]
-    picture = None if picture is None else _png(check_output(picture, overwrite=overwrite, inputs=given))
+    picture = None if picture is None else png_path(check_output(picture, overwrite=overwrite, inputs=given))
     json = None if json is None else check_output(json, overwrite=overwrite, inputs=given)
     kind = _kind(given[0]) if len(given) == 1 and not isinstance(path, dict) else "scene"
     if kind != "scene" and model is not None:
@@ -298,7 +304,7 @@ def info(
     if kind in ("folder", "model") and picture is not None:
         raise InputError(f"{given[0]} is a {kind}, which has no picture; --picture draws a scene or a config's split")
     if kind == "scene":
-        opened = _opened(path, bands=bands, nodata=nodata, crs=crs)
+        opened = opened_scene(path, bands=bands, nodata=nodata, crs=crs)
         found = inspecting.inspect_scene(opened, name=", ".join(given) or "scene", exact=exact)
         if model is not None:
             found = inspecting.compare_scene(found, opened, inspecting.model_card(Path(model)))
@@ -312,7 +318,7 @@ def info(
     else:
         found = inspecting.describe_model(Path(given[0]))
     if json is not None:
-        _write_json(json, found.to_dict())
+        write_json(json, found.to_dict())
     return found
 
 
@@ -351,98 +357,9 @@ def _config_info(config: Path, *, picture: Path | None) -> inspecting.Info:
     return found
 
 
-def _png(path: Path) -> Path:
-    """The path, which ends in .png.
-
-    Raises:
-        InputError: It does not.
-    """
-    if path.suffix.lower() != ".png":
-        raise InputError(f"the picture {path} does not end in .png; name it {path.with_suffix('.png')}")
-    return path
-
-
 def blocks_of(geobox: GeoBox, *, side_px: int = 2048) -> Iterator[GeoBox]:
     """The geobox cut into blocks of at most `side_px` each way, row by row."""
     rows, cols = geobox.shape
     for top in range(0, rows, side_px):
         for left in range(0, cols, side_px):
             yield geobox[top : min(top + side_px, rows), left : min(left + side_px, cols)]
-
-
-def parse_bytes(text: str | int) -> int:
-    """Bytes of a size such as `2GB`, `500 MB` or a plain number.
-
-    Raises:
-        InputError: The text is no size.
-
-    >>> parse_bytes("2GB"), parse_bytes("1.5 MB")
-    (2000000000, 1500000)
-    """
-    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
-             "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
-    lowered = str(text).strip().lower()
-    number = lowered.rstrip("abcdefghijklmnopqrstuvwxyz ")
-    unit = lowered[len(number) :].strip()
-    try:
-        size = int(float(number) * units[unit])
-    except (KeyError, ValueError, OverflowError) as error:
-        raise InputError(f"memory '{text}' is no size; write it like 2GB or 500MB") from error
-    if size < units["mb"]:
-        raise InputError(f"memory '{text}' is {size} bytes; needed is a size such as 2GB or 500MB")
-    return size
-
-
-def _scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None, crs: str | None) -> Source:
-    """The source of a scene as the command line gives it; it has a CRS."""
-    source = _opened(scene, bands=bands, nodata=nodata, crs=crs)
-    if source.geobox.crs is None:
-        named = ", ".join(map(str, scene)) if isinstance(scene, list) else scene
-        raise GridError(f"{named} has no CRS; say it with --crs EPSG:..., or write it into the file")
-    return source
-
-
-def _opened(scene: Scene, *, bands: list[str] | str | None, nodata: float | None, crs: str | None) -> Source:
-    """The source of a scene as the command line gives it."""
-    extra = {key: value for key, value in (("nodata", nodata), ("crs", crs)) if value is not None}
-    spec: Any = scene[0] if isinstance(scene, list) and len(scene) == 1 else scene
-    if extra and isinstance(spec, str):
-        spec = {"path": spec, **extra}
-    elif extra and isinstance(spec, list):
-        spec = [{"path": item, **extra} if isinstance(item, str) else {**item, **extra} for item in spec]
-    elif extra:
-        spec = {**spec, **extra}
-    return open_source(spec, bands=_names(bands))
-
-
-def _names(given: list[str] | str | None) -> list[str] | None:
-    """Names as a list, where the command line gives them with commas between."""
-    return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
-
-
-def _model_paths(given: Path | list[Path]) -> list[Path]:
-    """One path or more; the command line gives several with commas between."""
-    if isinstance(given, list):
-        return [Path(path) for path in given]
-    if Path(given).exists():
-        return [Path(given)]
-    return [Path(part.strip()) for part in str(given).split(",") if part.strip()]
-
-
-def _trained(path: Path) -> infer.TrainedModel:
-    """The model of a file."""
-    return infer.OnnxModel.load(path) if path.suffix == ".onnx" else infer.TorchModel.load(path)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    _write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
