@@ -32,7 +32,7 @@ from geoseg.models.optim import SCHEDULES, layer_rates, parameter_groups, then_c
 from geoseg.models.pretrained.scaling import expected_input
 from geoseg.models.semi import SemiOptions, check_teacher, learn_unlabelled, with_student
 from geoseg.models.spec import ModelSpec
-from geoseg.models.transfer import start_from
+from geoseg.models.transfer import inherited_input, start_from
 from geoseg.models.trouble import Seen, bad_patches, described, from_all, is_finite, seen_of
 from geoseg.models.wavelengths import band_wavelengths
 
@@ -161,6 +161,8 @@ class SegmentationTask(LightningModule):
                 self.weights, band_names, mean=mean, std=std, limits=limits, unit=self.unit,
                 wavelengths_um=self.spec.wavelengths_um,
             )  # fmt: skip
+        elif self.init_from is not None and band_names is not None and self.unit != "none":
+            mean, std = inherited_input(self.init_from, band_names, mean=mean, std=std)
         self._seed = torch.initial_seed()
         # BatchNorm and convolutions run fastest on CPU and tensor cores with the bands innermost.
         self.network = self._begun(self.spec, band_names).to(memory_format=torch.channels_last)

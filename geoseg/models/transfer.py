@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from geoseg.errors import InputError
 from geoseg.models.build import create_model
-from geoseg.models.card import ModelCard
+from geoseg.models.card import ModelCard, read_card
 from geoseg.models.file import load_model
 from geoseg.models.pretrained.first_layer import adapt_first_layer, band_mixing
 from geoseg.models.spec import ModelSpec
@@ -81,6 +83,31 @@ def start_from(
         filled[name] = fitted
     network.load_state_dict(filled)
     _report(path, match, class_names)
+
+
+def inherited_input(
+    path: str, band_names: Sequence[str], *, mean: ArrayLike, std: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and deviations to normalise a scene by, where a run begins as a model file.
+
+    They are the data's own, save for bands that the old network saw as its pretrained weights expect them.
+
+    Args:
+        path: The model file.
+        band_names: Names of the scene's bands.
+        mean: The data's own, of each band.
+        std: Likewise.
+
+    Raises:
+        MissingInputError: There is no such file.
+        ModelFileError: It is no geoseg model.
+    """
+    found = {band.name.lower(): band for band in read_card(Path(path)).bands if band.training_mean is not None}
+    means, stds = np.array(mean, np.float64), np.array(std, np.float64)
+    for place, name in enumerate(band_names):
+        if name.lower() in found:
+            means[place], stds[place] = found[name.lower()].mean, found[name.lower()].std
+    return means, stds
 
 
 def _check_same(path: str, old: ModelSpec, new: ModelSpec) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +63,20 @@ def test_a_frozen_encoder_stays_to_the_last_bit_and_then_learns(config, unet):
         same = all(torch.equal(weights[name], begun[name]) for name in weights if name.startswith("encoder."))
         assert same is (until != 1), until  # two epochs
         assert not torch.equal(weights["decoder.blocks.0.conv1.0.weight"], begun["decoder.blocks.0.conv1.0.weight"])
+
+
+@pytest.mark.parametrize(("unit", "pretrained"), [(None, True), ("none", False)])
+def test_a_run_that_begins_as_another_sees_bands_as_its_pretrained_weights_did(config, unet, unit, pretrained):
+    """Of the three bands one was normalised by what pretrained weights expect; the others have the data's moments."""
+    saved("old.safetensors", bands=OWN, classes=NAMES, **unet["options"])
+    network, card = load_model(Path("old.safetensors"))
+    seen = replace(card.bands[1], mean=5.0, std=1e4, training_mean=1700.0, training_std=300.0)
+    save_model("old.safetensors", model=network, card=replace(card, bands=(card.bands[0], seen, card.bands[2])))
+    model = {**unet, "init_from": "old.safetensors", "unit": unit}
+    first, second, _ = read_card(run_fit(config(model=model, trainer={"max_epochs": 1})).model).bands
+    assert (second.mean, second.std) == ((5.0, 1e4) if pretrained else second.moments)
+    assert second.moments[0] > 500
+    assert first.moments == (first.mean, first.std)
 
 
 def test_layer_decay_slows_the_first_layers(config, unet):
