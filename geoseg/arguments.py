@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg import infer, io
+from geoseg import infer, io, models
 from geoseg.errors import GridError, InputError, OutputError
 
 if TYPE_CHECKING:
@@ -92,6 +92,19 @@ def model_paths(given: Path | list[Path]) -> list[Path]:
 def trained_model(path: Path) -> infer.TrainedModel:
     """The model of a file."""
     return infer.OnnxModel.load(path) if path.suffix == ".onnx" else infer.TorchModel.load(path)
+
+
+def seeing(trained: infer.TrainedModel, source: Source) -> infer.TrainedModel:
+    """The model for all bands of a scene, by their wavelengths.
+
+    Raises:
+        InputError: It is not built from wavelengths, or they are not known.
+    """
+    if not isinstance(trained, infer.TorchModel):
+        raise InputError(
+            f"{trained.card.name} is an ONNX file, whose bands are fixed; --by-wavelength needs .safetensors"
+        )
+    return infer.TorchModel(*models.seen_by_wavelength(trained.network, trained.card, band_names=source.bands))
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from geoseg.arguments import (
     parse_bytes,
     placed_scene,
     png_path,
+    seeing,
     trained_model,
     write_json,
 )
@@ -106,6 +107,7 @@ def predict(
     scheduler: str | None = None,
     on_error: Literal["stop", "nodata"] = "stop",
     check_seams: bool = False,
+    by_wavelength: bool = False,
     overwrite: bool = False,
 ) -> infer.PredictResult:
     """Map whole scenes with a model file.
@@ -138,6 +140,8 @@ def predict(
         scheduler: The address of a Dask scheduler, such as tcp://host:8786.
         on_error: What becomes of pixels that cannot be read: stop there, or make them nodata and list them.
         check_seams: Whether to measure if tile borders show in the map.
+        by_wavelength: Whether a model that is built from wavelengths (DOFA, Copernicus-FM, Panopticon) sees all bands
+            of the scene, those it was not trained on too; their numbers must be in the unit of its training.
         overwrite: Whether existing outputs may be replaced.
 
     Returns:
@@ -157,6 +161,8 @@ def predict(
         inputs=tuple(map(str, [*model_paths(model), *([area] if isinstance(area, str) else [])])),
     )  # fmt: skip
     trained = [trained_model(path) for path in model_paths(model)]
+    if by_wavelength:
+        trained = [seeing(each, source) for each in trained]
     with progress_bar("predict") as progress:
         return infer.predict_scene(source, models=trained, out=out, options=options, progress=progress)
 

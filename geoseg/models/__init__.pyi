@@ -12,6 +12,7 @@ from .metrics import Scores as Scores
 from .metrics import confusion_counts as confusion_counts
 from .onnx import export_onnx as export_onnx
 from .onnx_card import read_onnx_card as read_onnx_card
+from .rebanding import seen_by_wavelength as seen_by_wavelength
 from .receptive import overlap_for as overlap_for
 from .receptive import receptive_radius as receptive_radius
 from .spec import ModelSpec as ModelSpec

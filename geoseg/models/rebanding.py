@@ -1,0 +1,70 @@
+"""A model that is built from wavelengths, for the bands of another sensor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import nn
+
+from geoseg.errors import InputError
+from geoseg.models.backbones import OWN_TRUNKS
+from geoseg.models.build import create_model
+from geoseg.models.card import BandInfo, ModelCard
+from geoseg.models.pretrained.first_layer import band_mixing
+from geoseg.models.wavelengths import band_wavelengths
+
+logger = logging.getLogger(__name__)
+
+
+def seen_by_wavelength(
+    network: nn.Module, card: ModelCard, *, band_names: Sequence[str], sensor: str | None = None
+) -> tuple[nn.Module, ModelCard]:
+    """The network for bands of other wavelengths, and its card: the same weights, which hang on no band.
+
+    A band is normalised by the mean and deviation of the training bands beside it in the spectrum, so its numbers must
+    be in their unit. A scene that has just the model's bands is seen as it always was.
+
+    Args:
+        network: As trained.
+        card: What its file says.
+        band_names: Names of the scene's bands, all of which are seen.
+        sensor: What numbered bands are of, as for `band_wavelengths`.
+
+    Raises:
+        InputError: The network is not built from wavelengths, or that of a band is unknown or far from all of training.
+    """
+    names = tuple(band_names)
+    if sorted(map(str.lower, names)) == sorted(name.lower() for name in card.band_names):
+        return network, card
+    own = OWN_TRUNKS.get(card.spec.encoder)
+    if own is None or not own.by_wavelength:
+        able = ", ".join(name for name, trunk in OWN_TRUNKS.items() if trunk.by_wavelength)
+        raise InputError(
+            f"{card.name} has the encoder {card.spec.encoder}, which sees {', '.join(card.band_names)} and nothing "
+            f"else; encoders that see bands by their wavelengths are {able}"
+        )
+    wavelengths = band_wavelengths(names, sensor=sensor)
+    old, new = [band.wavelength_um for band in card.bands], wavelengths or (None,) * len(names)
+    mixing, found = band_mixing(old, new, source_names=card.band_names, target_names=names)
+    strange = [name for name, near in zip(names, found.tolist(), strict=True) if not near]
+    if strange:
+        raise InputError(
+            f"the wavelengths of {', '.join(strange)} are unknown or far from those that {card.name} was trained on; "
+            "name the bands, such as red or swir1, by --bands, or leave them out of the scene"
+        )
+    shares = mixing.numpy()
+    mean, std = (shares @ np.array([getattr(band, what) for band in card.bands]) for what in ("mean", "std"))
+    bands = tuple(
+        BandInfo(name=name, mean=float(middle), std=float(spread), wavelength_um=um)
+        for name, middle, spread, um in zip(names, mean, std, new, strict=True)
+    )
+    spec = replace(card.spec, bands=len(names), wavelengths_um=wavelengths)
+    adapted = create_model(spec, band_names=names)
+    adapted.load_state_dict(network.state_dict())
+    logger.info(
+        "%s sees %s by their wavelengths; it was trained on %s", card.name, ", ".join(names), ", ".join(card.band_names)
+    )
+    return adapted.eval(), replace(card, spec=spec, bands=bands)
