@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 
 from geoseg import cli, demo
+from geoseg.data.datamodule import SceneDataModule
 from geoseg.data.doors import expand_scenes
 from geoseg.io.handles import unplaced_is_fine
 from geoseg.io.labels import open_labels, read_legend
@@ -35,6 +37,7 @@ from geoseg.models.card import read_card
 from geoseg.models.file import load_model
 from geoseg.models.pretrained.catalog import find_entry
 from geoseg.models.spec import ModelSpec
+from geoseg.models.task import SegmentationTask
 from geoseg.models.wavelengths import band_wavelengths
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -397,6 +400,12 @@ def test_every_option_has_a_comment_on_its_line(path):
     option, note = re.compile(r"\s*(?:- )*[A-Za-z_]\w*:(?:\s|$)"), re.compile(r"\s# +\S")
     lines = path.read_text().splitlines()
     assert [line for line in lines if option.match(line) and not note.search(line)] == []
+
+
+@pytest.mark.parametrize(("part", "kind"), [("data", SceneDataModule), ("model", SegmentationTask)])
+def test_the_recommended_config_explains_every_option(part, kind):
+    known = set(inspect.signature(kind).parameters) - {"seed"}  # which follows seed_everything
+    assert set(yaml.safe_load((CONFIGS / "landcover.yaml").read_text())[part]) == known
 
 
 @pytest.mark.parametrize("path", [path for path in TRAINED if path.stem != "zion_forest"], ids=lambda path: path.stem)
