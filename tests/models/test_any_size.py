@@ -94,7 +94,8 @@ def test_a_network_can_be_copied_and_pickled():
             assert torch.equal(twin(image), network(image))
 
 
-EXPORTED = [name if name in ("fcn", "dpt") else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+ONNX = ("unet", "deeplabv3plus", "segformer", "pspnet")  # exported in test_onnx.py, by the same program
+EXPORTED = [name for name in NETWORKS if name not in ONNX]
 
 
 @pytest.mark.parametrize("decoder", EXPORTED)
