@@ -14,6 +14,7 @@ import numpy as np
 import rasterio
 import torch
 from lightning.pytorch import Callback
+from rasterio.vrt import WarpedVRT
 
 CLASSES, FIRST_ID, UNLABELLED = 8, 1, 255  # ids 1 to 8 in the file
 TRAIN_COLS, TEST_FROM_COL = 676, 708  # between them lies a gap
@@ -62,10 +63,15 @@ def report(options: argparse.Namespace, network: torch.nn.Module, *, fit: float,
     print(json.dumps(found), flush=True)
 
 
+def _onto(labels: Any, image: Any) -> WarpedVRT:
+    """The labels on the image's grid, by nearest neighbour."""
+    return WarpedVRT(labels, crs=image.crs, transform=image.transform, width=image.width, height=image.height)
+
+
 def count_east(network: torch.nn.Module, *, mean: Any, std: Any, image: Path, labels: Path) -> np.ndarray:
     """Confusion counts on the east, `(true, mapped)`: a plain loop over tiles that see 32 pixels around their own."""
     window = rasterio.windows.Window(TEST_FROM_COL, 0, 10**6, 10**6)
-    with rasterio.open(image) as file, rasterio.open(labels) as truth:
+    with rasterio.open(image) as file, rasterio.open(labels) as own, _onto(own, file) as truth:
         window = window.intersection(rasterio.windows.Window(0, 0, file.width, file.height))
         pixels, ids = file.read(window=window).astype(np.float32), truth.read(1, window=window)
     moments = (np.asarray(values, np.float32)[:, None, None] for values in (mean, std))
