@@ -244,8 +244,13 @@ def card_of_header(header: str, *, path: Path) -> ModelCard:
         raise ModelFileError(f"{path}: {error}") from error
 
 
-def existing_model(path: Path) -> Path:
+def existing_model(path: Path, *, suffix: str = SUFFIX, writer: str = "geoseg fit") -> Path:
     """The path, where a file is there.
+
+    Args:
+        path: The file.
+        suffix: How such files end, for the message.
+        writer: The command that writes one, for the message.
 
     Raises:
         MissingInputError: Nothing is there.
@@ -253,9 +258,9 @@ def existing_model(path: Path) -> Path:
     """
     path = Path(path)
     if not path.exists():
-        raise MissingInputError(f"the model file {path} is not there; geoseg fit writes one")
+        raise MissingInputError(f"the model file {path} is not there; {writer} writes one")
     if path.is_dir():
-        raise ModelFileError(f"{path} is a folder; needed is the model file, e.g. {path / ('model' + SUFFIX)}")
+        raise ModelFileError(f"{path} is a folder; needed is the model file, e.g. {path / ('model' + suffix)}")
     return path
 
 

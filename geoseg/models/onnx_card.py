@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from geoseg.errors import MissingInputError, ModelFileError
-from geoseg.models.card import METADATA_KEY, ModelCard, card_of_header
+from geoseg.errors import ModelFileError
+from geoseg.models.card import METADATA_KEY, ModelCard, card_of_header, existing_model
 
 ONNX_SUFFIX = ".onnx"
 
@@ -31,11 +31,7 @@ def read_onnx_card(path: Path) -> ModelCard:
         MissingInputError: There is no such file.
         ModelFileError: It is no ONNX file, or not one of geoseg.
     """
-    path = Path(path)
-    if not path.exists():
-        raise MissingInputError(f"the model file {path} is not there; geoseg export writes one")
-    if path.is_dir():
-        raise ModelFileError(f"{path} is a folder; needed is the model file, e.g. {path / ('model' + ONNX_SUFFIX)}")
+    path = existing_model(path, suffix=ONNX_SUFFIX, writer="geoseg export")
     header = read_metadata(path).get(METADATA_KEY)
     if header is None:
         raise ModelFileError(f"{path} is an ONNX file without geoseg's header; needed is one by geoseg export")

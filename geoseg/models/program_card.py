@@ -10,8 +10,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from geoseg.errors import MissingInputError, ModelFileError
-from geoseg.models.card import ModelCard, card_of_header
+from geoseg.errors import ModelFileError
+from geoseg.models.card import ModelCard, card_of_header, existing_model
 
 PROGRAM_SUFFIX = ".pt2"
 CARD_FILE = "geoseg.json"
@@ -25,11 +25,9 @@ def read_program_card(path: Path) -> ModelCard:
 
     Raises:
         MissingInputError: There is no such file.
-        ModelFileError: It is no such archive, or not one of geoseg.
+        ModelFileError: It is a folder, no such archive, or not one of geoseg.
     """
-    path = Path(path)
-    if not path.exists():
-        raise MissingInputError(f"the model file {path} is not there; geoseg export --torch writes one")
+    path = existing_model(path, suffix=PROGRAM_SUFFIX, writer="geoseg export --torch")
     try:
         with zipfile.ZipFile(path) as archive:
             found = [name for name in archive.namelist() if name.endswith(f"/extra/{CARD_FILE}")]
