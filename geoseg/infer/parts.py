@@ -200,16 +200,15 @@ class JobFolder:
         """
         target = outputs.class_map.parent
         try:
-            if self.staging.exists():
+            if self.staging.exists():  # all that is made is still together: what lacks here is an older map's there
+                for name in [outputs.layer(layer).name + ending for layer in outputs.layers for ending in STALE]:
+                    if not (self.staging / name).exists():
+                        (target / name).unlink(missing_ok=True)
                 self.staging.rename(self.done)
-            waiting = sorted(path for path in self.done.iterdir() if path.name != outputs.class_map.name)
-            for raster in map(outputs.layer, outputs.layers):
-                for ending in STALE:
-                    if not (self.done / (raster.name + ending)).exists():
-                        (target / (raster.name + ending)).unlink(missing_ok=True)
             for path in stale:
                 for ending in ("", *STALE):
                     path.with_name(path.name + ending).unlink(missing_ok=True)
+            waiting = sorted(path for path in self.done.iterdir() if path.name != outputs.class_map.name)
             for path in (*waiting, self.done / outputs.class_map.name):
                 if path.exists():
                     path.replace(target / path.name)

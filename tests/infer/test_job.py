@@ -373,29 +373,38 @@ def test_a_full_disk_keeps_finished_blocks(
     assert run(source, positions(), out).resumed == 2
 
 
-@pytest.mark.parametrize("stop_at", ["map.confidence.tif", "map.tif"])
+@pytest.mark.parametrize(
+    "stop_at", ["map.confidence.tif", "map.qml", "map.stac.json", "map.tif.aux.xml", "map.tif", "assembling"]
+)
 def test_a_stop_while_the_outputs_are_put_in_place_is_mended(
     scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     *, stop_at: str,
 ) -> None:  # fmt: skip
-    source, out = scene(230, 170), tmp_path / "map.tif"
-    replace = Path.replace
+    source, whole, killed = scene(230, 170), tmp_path / "whole", tmp_path / "killed"
+    run(source, positions(), whole / "map.tif")
+    out = killed / "map.tif"
+    killed.mkdir()
+    (killed / "map.confidence.tif.aux.xml").write_text("of an older map")
 
-    def stop(self: Path, target: Path) -> Path:
-        if self.parent.name == "done" and self.name == stop_at:
-            raise KeyboardInterrupt
-        return replace(self, target)
+    def stopping(move: Callable[[Path, Any], Path]) -> Callable[[Path, Any], Path]:
+        def stop(self: Path, target: Path) -> Path:
+            if self.name == stop_at and self.parent.name in ("done", "map.tif.parts"):
+                raise KeyboardInterrupt
+            return move(self, target)
+
+        return stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", stop)
+        for name in ("replace", "rename"):
+            patch.setattr(Path, name, stopping(getattr(Path, name)))
         with pytest.raises(KeyboardInterrupt):
             run(source, positions(), out)
     assert not out.exists()
     predictor = positions()
     run(source, predictor, out)
     assert predictor.tiles == 0
-    assert out.exists()
-    assert not (tmp_path / "map.tif.parts").exists()
+    assert contents(killed) == contents(whole)
+    assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
 
 
 def test_a_scene_without_valid_pixels_is_a_map_of_nodata_and_a_warning(
