@@ -96,7 +96,7 @@ class SceneDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         _check_options(scenes, patch_px=patch_px, batch=batch, epoch_patches=epoch_patches, workers=workers)
-        check_unlabelled(unlabelled, batch=unlabelled_batch, augment=unlabelled_augment)
+        check_unlabelled(unlabelled, batch=unlabelled_batch, labelled_batch=batch, augment=unlabelled_augment)
         self._specs, self._legend_spec, self._wanted_bands, self._gsd_m = scenes, legend, bands, gsd_m
         self._missing_bands = missing_bands
         self.patch_px, self.batch, self.epoch_patches, self.sampling = patch_px, batch, epoch_patches, sampling

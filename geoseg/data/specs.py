@@ -24,7 +24,7 @@ from geoseg.raster import match_bands
 
 SCENE_KEYS = ("image", "labels", "region", "part", "name", "weight")
 UNLABELLED_KEYS = ("image", "region", "name", "weight")
-KNOWN_UNLABELLED = f"{', '.join(UNLABELLED_KEYS)}, or chips"
+KNOWN_UNLABELLED = f"{', '.join(UNLABELLED_KEYS)}, or one of {', '.join(DOORS)}"
 ROLES = ("split", *PARTS)
 
 
@@ -90,7 +90,7 @@ def open_unlabelled(
     """Opens scenes without labels; no pixel is read.
 
     Args:
-        specs: One mapping a scene, with the keys UNLABELLED_KEYS; or one for a folder, with `chips`.
+        specs: One mapping a scene, with the keys UNLABELLED_KEYS; or one for many, with a door's key.
         bands: Names of the bands, those of the labelled scenes.
         gsd_m: As for these.
         missing_bands: As for these.

@@ -48,8 +48,8 @@ def read_unlabelled(given: Given) -> tuple[bool, tuple[Mapping[str, Any], ...]]:
     return SAME in items, tuple(others)
 
 
-def check_unlabelled(given: Given, *, batch: int | None, augment: AugmentOptions) -> None:
-    """Nothing, where the options fit.
+def check_unlabelled(given: Given, *, batch: int | None, labelled_batch: int, augment: AugmentOptions) -> None:
+    """Nothing, where the options fit; a warning where CutMix has nothing to mix.
 
     Raises:
         InputError: They do not.
@@ -63,6 +63,10 @@ def check_unlabelled(given: Given, *, batch: int | None, augment: AugmentOptions
         raise InputError("unlabelled_batch is given, and data.unlabelled names no scene: give both, or neither")
     if augment.classmix is not None:
         raise InputError("unlabelled_augment.classmix pastes by labels, and there are none; cutmix would work")
+    if given is not None and augment.cutmix is not None and (batch or labelled_batch) == 1:
+        logger.warning(
+            "unlabelled_augment.cutmix mixes patches of a step, and there is one: unlabelled_batch: 2 would do"
+        )
 
 
 def set_apart(scenes: Sequence[SceneArrays], unlabelled: Sequence[SceneArrays], *, buffer_m: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import numpy as np
@@ -194,6 +195,38 @@ def test_a_region_and_chips_are_taken_and_bands_that_lack_are_hidden(scene, writ
     (batch, *_) = data.train_dataloader()
     of_chip = batch["unlabelled_window"][:, 0] > 1
     assert torch.equal(batch["unlabelled_present"], torch.tensor([[True, True], [False, True]])[of_chip.long()])
+
+
+def test_every_image_of_a_coco_json_is_taken_annotated_or_not(scene, write, tmp_path):
+    for number in range(3):
+        write(f"chips/{number}.tif", positions() + number, at=(900_000.0, 5_200_000.0), bands=("red", "nir"))
+    listed = [{"id": number, "file_name": f"{number}.tif", "height": SIDE, "width": SIDE} for number in (2, 0)]
+    (tmp_path / "set.json").write_text(json.dumps({"images": listed, "info": {}}))
+    given = {"coco": {"json": str(tmp_path / "set.json"), "images": str(tmp_path / "chips")}, "weight": 2.0}
+    data = module(scene, unlabelled=[given])
+    assert [int(each.pixels[0].max()) for each in data.unlabelled] == [SIDE + 2, SIDE]
+    assert {each.weight for each in data.unlabelled} == {2.0}
+    with pytest.raises(InputError, match="mapping with json and images alone"):
+        module(scene, unlabelled=[{"coco": {**given["coco"], "segments": "s"}}])
+    (tmp_path / "set.json").write_text(json.dumps({"images": [*listed, {"id": 9, "file_name": "9.tif"}]}))
+    with pytest.raises(MissingInputError, match=r"1 of 3 images are not in .*9\.tif"):
+        module(scene, unlabelled=[given])
+
+
+def test_images_of_a_torchgeo_dataset_without_masks_are_taken(scene, write):
+    datasets = pytest.importorskip("torchgeo.datasets")
+    path = write("far/a.tif", positions() + 7, at=(900_000.0, 5_200_000.0), bands=("red", "nir"))
+    (data,) = module(scene, unlabelled=[{"torchgeo": datasets.RasterDataset(path), "image": {"bands": ["red", "nir"]}}]
+                     ).unlabelled  # fmt: skip
+    assert int(data.pixels[0].max()) == SIDE + 7
+    with pytest.raises(InputError, match="chips and torchgeo"):
+        module(scene, unlabelled=[{"torchgeo": {"dataset": "NAIP"}, "chips": {"images": "a"}}])
+
+
+@pytest.mark.parametrize(("options", "warned"), [({"unlabelled_batch": 1}, True), ({"batch": 1}, True), ({}, False)])
+def test_cutmix_with_one_patch_a_step_says_that_it_mixes_nothing(scene, caplog, options, warned):
+    module(scene, unlabelled="same", **options)
+    assert ("mixes patches of a step" in caplog.text) == warned
 
 
 def test_without_a_crs_a_name_tells_what_validates(scene, write, caplog):

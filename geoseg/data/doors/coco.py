@@ -27,6 +27,13 @@ from geoseg.legend import Kind, Legend, LegendClass, default_color
 from geoseg.raster import Raster
 
 COCO_KEYS = ("json", "images", "segments", "crowd", "part")
+FIELDS = {
+    "images": ("id", "file_name"),
+    "annotations": ("image_id", "file_name", "segments_info"),
+    "categories": ("id", "name"),
+}
+"""The parts of a panoptic JSON that are read, and what each entry has."""
+
 SEGMENT_DTYPE = np.dtype(np.int32)
 
 
@@ -181,15 +188,35 @@ def coco_scenes(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     _refuse_missing(Path(str(given["segments"])).expanduser(), [entry["file_name"] for _, entry in pairs], "segments")
     scenes = []
     for image, entry in pairs:
-        path = str(place / image["file_name"])
+        path, name = place / image["file_name"], _name(image["file_name"], place, prefix)
         mask = GdalSource(str(Path(str(given["segments"])).expanduser() / entry["file_name"]), resampling="nearest")
-        source = MaskOnImage(mask, GdalSource(path, crs=options.get("crs")))
+        source = MaskOnImage(mask, GdalSource(str(path), crs=options.get("crs")))
         labels = _labels(source, entry, legend, class_ids, keep=given.get("crowd") == "keep")
-        name = f"{prefix}/{without_suffix(image['file_name'])}" if prefix else without_suffix(path)
-        scenes.append(
-            {"image": {"path": path, **options} if options else path, "labels": labels, "name": name, **beside}
-        )
+        scenes.append({**_image(path, options), "labels": labels, "name": name, **beside})
     return scenes
+
+
+def coco_images(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One scene without labels for each image that a JSON of COCO lists, annotated or not.
+
+    Args:
+        spec: `coco` is a mapping with `json`, of any of COCO's formats, and `images`; `images` and what stands beside
+            it are as for `coco_scenes`.
+
+    Raises:
+        InputError: An option makes no sense.
+        MissingInputError: A file or folder is not there.
+        ReadError: The JSON cannot be read, or lists no images.
+    """
+    given = spec["coco"]
+    if not isinstance(given, Mapping) or set(given) != {"json", "images"}:
+        raise InputError(f"coco of data.unlabelled must be a mapping with json and images alone, got {given!r}")
+    files = [image["file_name"] for image in _document(Path(str(given["json"])).expanduser(), ("images",))["images"]]
+    place, options = _images(given["images"])
+    _refuse_missing(place, files, "images")
+    beside = handed_down(spec, "coco")
+    prefix = beside.pop("name", None)
+    return [{**_image(place / file, options), "name": _name(file, place, prefix), **beside} for file in files]
 
 
 def coco_legend(categories: Sequence[Mapping[str, Any]]) -> Legend:
@@ -233,8 +260,16 @@ def _images(given: Any) -> tuple[Path, dict[str, Any]]:
     return Path(str(options.pop("path"))).expanduser(), options
 
 
-def _document(path: Path) -> dict[str, Any]:
-    """The JSON, which has what a panoptic set has.
+def _image(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"image": {"path": str(path), **options} if options else str(path)}
+
+
+def _name(file: str, place: Path, prefix: str | None) -> str:
+    return f"{prefix}/{without_suffix(file)}" if prefix else without_suffix(str(place / file))
+
+
+def _document(path: Path, parts: Sequence[str] = tuple(FIELDS)) -> dict[str, Any]:
+    """The JSON, which has the parts of a panoptic set that are wanted.
 
     Raises:
         MissingInputError: It is not there.
@@ -246,16 +281,11 @@ def _document(path: Path) -> dict[str, Any]:
         raise MissingInputError(f"coco: {path} is not there; needed is a JSON in COCO's panoptic format") from error
     except (OSError, ValueError) as error:
         raise ReadError(f"coco: {path} cannot be read as JSON: {error}") from error
-    keys = {
-        "images": ("id", "file_name"),
-        "annotations": ("image_id", "file_name", "segments_info"),
-        "categories": ("id", "name"),
-    }
-    for part, fields in keys.items():
+    for part in parts:
         entries = found.get(part) if isinstance(found, dict) else None
         if not isinstance(entries, list) or not entries:
             raise ReadError(f"coco: {path} has no {part}; needed is a JSON in COCO's panoptic format")
-        lacking = next((key for entry in entries for key in fields if key not in entry), None)
+        lacking = next((key for entry in entries for key in FIELDS[part] if key not in entry), None)
         if lacking is not None:
             hint = "; is it of the format for instances?" if lacking == "segments_info" else ""
             raise ReadError(f"coco: {part} of {path} lack {lacking}, which COCO's panoptic format has{hint}")

@@ -46,6 +46,9 @@ PARTS = {"train": "training", "training": "training", "val": "validation", "vali
          "validation": "validation", "test": "test", "testing": "test"}  # fmt: skip
 IMAGE_OPTIONS = ("bands", "select")
 LABEL_OPTIONS = ("legend", "background", "ignore")
+UNTOLD = ""
+"""Labels that are given, so that images without a mask are taken too, and never opened."""
+
 EDGE_PX = 2.0
 """What lies this close to an image's edge is its edge: no region is needed."""
 
@@ -79,6 +82,18 @@ def torchgeo_scenes(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     for told, scene in zip(found, scenes, strict=True):
         told.update({"region": scene["region"]} if "region" in scene else {})
     return found
+
+
+def torchgeo_images(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One scene without labels for each image file or chip, with a mask or not, of whatever part.
+
+    Raises:
+        InputError: The spec makes no sense.
+        MissingInputError: The dataset's files are not there.
+        ReadError: An item or a file cannot be read.
+    """
+    told = torchgeo_scenes({**spec, "labels": UNTOLD})
+    return [{key: value for key, value in scene.items() if key not in ("labels", "part")} for scene in told]
 
 
 def _names_of(scenes: Sequence[Mapping[str, Any]], given: Any) -> list[str]:
