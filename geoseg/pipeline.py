@@ -357,6 +357,7 @@ def _config_info(config: Path, *, picture: Path | None) -> inspecting.Info:
             buffer_m=None if plan is None else plan.buffer_m,
             refused=refused,
             unreadable=[str(scene) for scene in data.unreadable],
+            unlabelled=data.unlabelled,
         )
         if picture is not None and plan is not None:
             inspecting.draw_parts(data.scenes, plan, picture)

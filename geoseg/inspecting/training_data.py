@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.data import splits
-from geoseg.data.scene import OUTSIDE, PARTS, SceneArrays, windows_of
+from geoseg.data.scene import OUTSIDE, PARTS, TRAINING, SceneArrays, windows_of
 from geoseg.data.statistics import BandStats, in_threads, training_statistics
 from geoseg.errors import GeosegError, OutputError
 from geoseg.inspecting.alignment import Shift, label_shifts
@@ -26,6 +26,7 @@ from geoseg.vector.metric import Metric
 FEW_LABELS = 0.01
 LEVELS = (0.01, 0.5, 0.99)
 MOST_LINES = 100
+PLACE_HEADS = ("size", "crs", "pixel", "dtype", "valid px")
 PLACES = {"outside": OUTSIDE, **PARTS}
 
 
@@ -51,6 +52,7 @@ def inspect_data(
     buffer_m: float | None = None,
     refused: str = "",
     unreadable: Sequence[str] = (),
+    unlabelled: Sequence[SceneArrays] = (),
 ) -> Info:
     """What a network would be trained on.
 
@@ -62,6 +64,7 @@ def inspect_data(
         buffer_m: Distance that the parts keep; without, leaks within a pixel are looked for.
         refused: Why the split was refused, if it was.
         unreadable: What could not be read and was left out.
+        unlabelled: What a run learns from without labels, `scenes` among them or not.
 
     Raises:
         ReadError: A stored scene cannot be read.
@@ -70,11 +73,14 @@ def inspect_data(
     total = reduce(Tally.merge, tallies)
     stats = training_statistics(scenes) if stats is None else stats
     shifts = label_shifts(scenes)
+    labelled = {id(scene) for scene in scenes}
+    bare = [scene for scene in unlabelled if id(scene) not in labelled]
     alike = _label_range(scenes)
     leaks = [] if refused else [str(leak) for leak in splits.find_leaks(scenes, buffer_m=buffer_m)]
     values = {
         "name": name,
         "scenes": [_scene(scene, own) for scene, own in zip(scenes, tallies, strict=True)],
+        "unlabelled": [_bare_scene(scene) for scene in bare],
         "bands": _bands(scenes[0].bands, stats),
         "classes": _classes(legend, total),
         "labelled_share": int(total.pixels.sum()) / max(total.valid, 1),
@@ -85,7 +91,7 @@ def inspect_data(
         "leaks": leaks,
         "shifts": [{"scene": scene, "rows": found.rows, "cols": found.cols} for scene, found in shifts],
     }
-    blocks = (_heading(values, scenes), _scene_table(values), _band_table(values), _class_table(values))
+    tables = [_scene_table(values), *([_bare_table(values)] if bare else []), _band_table(values), _class_table(values)]
     found = [
         *([f"the split is refused: {refused}"] if refused else []),
         *(f"cannot be read, and is left out: {what}" for what in unreadable),
@@ -94,7 +100,7 @@ def inspect_data(
         *(f"leak: {leak}" for leak in leaks),
         *_buffer_warnings(values),
     ]
-    return Info("config", values, blocks, tuple(found))
+    return Info("config", values, (_heading(values, scenes), *tables), tuple(found))
 
 
 def draw_parts(scenes: Sequence[SceneArrays], plan: splits.SplitPlan, out: Path) -> Path:
@@ -166,6 +172,15 @@ def _scene(scene: SceneArrays, own: Tally) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _bare_scene(scene: SceneArrays) -> dict[str, Any]:
+    """A scene without labels, and how much of it may be shown: nothing of what validates or tests."""
+    windows = list(windows_of(scene.shape))
+    valid = sum(int(scene.valid[each.slices].sum()) for each in windows)
+    shown = sum(int((scene.valid[each.slices] & (scene.part[each.slices] == TRAINING)).sum()) for each in windows)
+    return {"name": scene.name, "grid": describe_grid(scene.geobox), "dtype": str(scene.pixels.dtype), "valid": valid,
+            "shown": shown, "weight": scene.weight}  # fmt: skip
+
+
 def _bands(names: Sequence[str], stats: BandStats) -> list[dict[str, Any]]:
     quantiles = stats.quantiles(LEVELS)
     return [
@@ -212,14 +227,26 @@ def _range_text(values: dict[str, Any]) -> str:
 
 def _scene_table(values: dict[str, Any]) -> str:
     rows = [
-        [item["name"], f"{item['grid']['cols']:,} x {item['grid']['rows']:,}", item["grid"]["crs"],
-         "-" if item["grid"]["gsd_m"] is None else f"{item['grid']['gsd_m'][1]:.4g} m", item["dtype"],
-         f"{item['valid']:,}", *(f"{item['labelled_in'][part]:,}" for part in PARTS)]
-        for item in values["scenes"][:MOST_LINES]
-    ]  # fmt: skip
-    heads = ["scene", "size", "crs", "pixel", "dtype", "valid px", *(f"{part} px" for part in PARTS)]
-    more = f"\nand {len(values['scenes']) - MOST_LINES:,} more" if len(values["scenes"]) > MOST_LINES else ""
-    return table(heads, rows) + more
+        [*_place(item), *(f"{item['labelled_in'][part]:,}" for part in PARTS)] for item in values["scenes"][:MOST_LINES]
+    ]
+    return table(["scene", *PLACE_HEADS, *(f"{part} px" for part in PARTS)], rows) + _more(values["scenes"])
+
+
+def _place(item: dict[str, Any]) -> list[str]:
+    """What stands in the columns of a scene and of PLACE_HEADS."""
+    grid = item["grid"]
+    gsd = "-" if grid["gsd_m"] is None else f"{grid['gsd_m'][1]:.4g} m"
+    size = f"{grid['cols']:,} x {grid['rows']:,}"
+    return [item["name"], size, grid["crs"], gsd, item["dtype"], f"{item['valid']:,}"]
+
+
+def _more(items: Sequence[Any]) -> str:
+    return f"\nand {len(items) - MOST_LINES:,} more" if len(items) > MOST_LINES else ""
+
+
+def _bare_table(values: dict[str, Any]) -> str:
+    rows = [[*_place(item), f"{item['shown']:,}"] for item in values["unlabelled"][:MOST_LINES]]
+    return table(["without labels", *PLACE_HEADS, "shown px"], rows) + _more(values["unlabelled"])
 
 
 def _band_table(values: dict[str, Any]) -> str:

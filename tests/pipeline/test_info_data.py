@@ -279,6 +279,22 @@ def test_a_config_shows_what_fit_would_train_on_and_draws_the_split(config: Path
     assert not (config.parent / "runs").exists()
 
 
+def test_scenes_without_labels_are_listed_with_what_of_them_is_shown(config: Path, place):
+    far = GeoBox(place.image.geobox.shape, Affine.translation(90_000, 0) @ place.image.geobox.affine, "EPSG:32633")
+    moved = Raster(place.image.pixels, place.image.valid, far, place.image.bands)
+    write_raster(moved, config.with_name("far.tif"), nodata=0)
+    more = f"  unlabelled: [same, {config.parent}/image.tif, {config.parent}/far.tif]\n"
+    config.write_text(config.read_text().replace("  patch_px", f"{more}  patch_px"))
+    found = geoseg.info(str(config))
+    here, there = found.to_dict()["unlabelled"]  # `same` is among the scenes with labels
+    pixels = [item["pixels"] for item in found.to_dict()["classes"]]
+    assert there["shown"] == there["valid"] == place.image.valid.sum()
+    assert here["shown"] < here["valid"] - sum(each["validation"] for each in pixels)
+    assert here["shown"] >= sum(each["training"] for each in pixels)
+    assert f"{here['shown']:,}" in str(found)
+    assert "without labels" in str(found)
+
+
 def test_labels_that_lie_off_are_told_before_anything_is_trained(config: Path, place):
     shifted = GeoBox(place.labels.geobox.shape, place.labels.geobox.affine @ Affine.translation(3, 0), "EPSG:32633")
     labels = Raster(place.labels.pixels, place.labels.valid, shifted, ("label",))
