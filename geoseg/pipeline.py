@@ -163,6 +163,8 @@ def predict(
     trained = [trained_model(path) for path in model_paths(model)]
     if by_wavelength:
         trained = [seeing(each, source) for each in trained]
+    for line in dict.fromkeys(line for each in trained for line in inspecting.drift_lines(source, each.card)):
+        logger.warning("%s; geoseg info SCENE --model MODEL says more", line)
     with progress_bar("predict") as progress:
         return infer.predict_scene(source, models=trained, out=out, options=options, progress=progress)
 

@@ -1,6 +1,7 @@
 from .folders import inspect_folder as inspect_folder
 from .models import compare_scene as compare_scene
 from .models import describe_model as describe_model
+from .models import drift_lines as drift_lines
 from .models import model_card as model_card
 from .pictures import draw_scene as draw_scene
 from .scenes import inspect_scene as inspect_scene

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from geoseg.data.drift import BandDrift, ExpectedBand, band_drift
+from geoseg.data.survey import native_block
+from geoseg.errors import GeosegError
 from geoseg.inspecting.grids import ground_size
 from geoseg.inspecting.model_text import card_blocks
 from geoseg.inspecting.tables import Info, facts, number, percent, some, table
@@ -18,6 +21,9 @@ from geoseg.models.program_card import PROGRAM_SUFFIX, read_program_card
 
 READERS = {ONNX_SUFFIX: read_onnx_card, PROGRAM_SUFFIX: read_program_card}
 """Of files other than the model file itself."""
+
+QUICK = 1 << 21
+"""Values of a scene, bands times pixels, that are looked at before it is mapped."""
 
 FAR_FACTOR = 2.0
 """A scene whose pixels are larger or smaller than the model's by more than that is warned of."""
@@ -73,6 +79,20 @@ def compare_scene(info: Info, source: Source, card: ModelCard) -> Info:
     return replace(info, values={**info.values, **values}, blocks=(*info.blocks, *blocks), warnings=found)
 
 
+def drift_lines(source: Source, card: ModelCard) -> list[str]:
+    """What a model is not used to in a scene that has its bands, in plain words, by a quick look at a few blocks.
+
+    Nothing is said of a scene that cannot be looked at quickly: blocks that cannot be read, or are huge as stored.
+    """
+    try:
+        if prod(native_block(source) or (1, 1)) * len(card.bands) > QUICK:
+            return []
+        drift = band_drift(source, [_expected(band) for band in card.bands], gsd_m=card.gsd_m, samples=QUICK)
+    except GeosegError:
+        return []
+    return _drift_warnings([band for band in drift if band.pixels])
+
+
 def _expected(band: Any) -> ExpectedBand:
     """What the card says of a band, as the drift asks it."""
     mean, std = band.moments
@@ -122,8 +142,12 @@ def _warnings(missing: Sequence[str], source: Source, ratio: float | None, drift
     if ratio is not None and not 1 / FAR_FACTOR <= ratio <= FAR_FACTOR:
         way = f"{ratio:.3g} times as large as" if ratio > 1 else f"{1 / ratio:.3g} times smaller than"
         found.append(f"the scene's pixels are {way} those of training; predict resamples, but cannot add detail")
+    return found + _drift_warnings(drift)
+
+
+def _drift_warnings(drift: Sequence[BandDrift]) -> list[str]:
     notes = dict.fromkeys(band.note for band in drift if band.note)
-    found += [f"{note} ({some([band.name for band in drift if band.note == note])})" for note in notes]
+    found = [f"{note} ({some([band.name for band in drift if band.note == note])})" for note in notes]
     far = [band.name for band in drift if band.verdict == "out of range" and not band.note]
     if far:
         found.append(f"the values of {some(far)} lie far from those of training: the map is not to be trusted there")

@@ -130,6 +130,30 @@ def test_a_model_in_onnx_maps_alike_without_torch(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda values: values, None),
+        (lambda values: values * 100, "values are about 100 times larger: another scaling (red, nir)"),
+        (
+            lambda values: values + np.array([9000, 0])[:, None, None],
+            "the values of red lie far from those of training",
+        ),
+    ],
+)
+def test_values_that_the_model_is_not_used_to_are_told(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, *, change, said
+) -> None:
+    scene = write_scene()
+    with rasterio.open(scene, "r+") as file:
+        values = file.read()
+        file.write(np.where(values == 0, 0, change(values.astype(np.int64))).astype(np.uint16))
+    geoseg.predict(scene, model=model, out=tmp_path / "map.tif")
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == (said is not None)
+    assert said is None or warned[0].startswith(said)
+
+
 def test_two_processes_write_the_same_bytes(model: Path, write_scene: Callable[..., Path], tmp_path: Path) -> None:
     scene = str(write_scene(shape=(400, 200)))
     for name, more in (("one", []), ("two", ["--devices", "2"])):
