@@ -275,14 +275,6 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
     """An empty folder as the current one, torch's cache in it, and ImageNet's weights made up, in their layout."""

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from geoseg import io, synthetic
@@ -24,10 +23,7 @@ def example():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.WIDTHS = [4] * 5
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield module
-    torch.set_num_threads(before)
+    return module
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,6 @@ TINY = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def write(path: Path, pixels: np.ndarray, *, nodata: int = 0) -> None:
     affine = Affine(10, 0, 500_000, 0, -10, 5_200_000)
     with rasterio.open(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONFUSION_NAME, RELIABILITY_NAME, PREDICTIONS_NAME = "confusion.png", "reliability.png", "predictions.png"
-INK, FAINT, BAR, WRONG, RIGHT, BARE = "#333333", "#8a8a8a", "#3b7fc4", "#c8102e", "#d9e2d5", "#f4f3f0"
+INK, FAINT, BAR, WRONG, RIGHT, BARE = "#333333", "#8a8a8a", "#3b7fc4", "#1f1f1f", "#d9e2d5", "#f4f3f0"
 DPI = 130
 CELL_IN, LEAST_IN = 0.62, 2.6  # inches: a cell that holds two lines of text, and the least side of the matrix
 MOST_TEXTS = 32  # classes; beyond, cells are too small for text

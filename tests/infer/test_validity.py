@@ -18,7 +18,6 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
-import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pystac.errors import STACValidationError
@@ -125,14 +124,6 @@ class Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -10,14 +10,6 @@ from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.spec import ModelSpec
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def card():
     bands = (

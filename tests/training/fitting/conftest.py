@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import torch
 from affine import Affine
 
 TINY: dict[str, dict[str, Any]] = {
@@ -25,14 +24,6 @@ VIT = {
     "decoder": "upernet", "encoder": "vit_tiny_patch16_224",
     "options": {"encoder_options": {"depth": 2, "embed_dim": 24, "num_heads": 2}, "decoder_channels": 16},
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write(path: Path, pixels: np.ndarray, *, nodata: int = 0) -> None:
