@@ -40,6 +40,9 @@ CHECKED = (1, 288, 256)
 TOLERANCE = 1e-3
 """Largest difference between the two networks, as a share of the largest logit (at least 1)."""
 
+TORCHVISION_SWIN = "torchvision.models.swin_transformer"
+"""Its windows are padded by steps that the exporter does not get done with where rows and columns are free."""
+
 LARGEST_BYTES = 2 * 10**9
 """Of weights in one file: a protocol buffers message ends at 2 GiB, and the graph needs room too."""
 
@@ -66,6 +69,11 @@ def export_onnx(network: nn.Module, card: ModelCard, out: Path, *, opset: int | 
     size = sum(tensor.nbytes for tensor in twin.state_dict().values())
     if size > LARGEST_BYTES:
         raise ModelFileError(f"the weights take {size / 1e9:.1f} GB, an ONNX file holds 2 GB; choose a smaller encoder")
+    if any(type(module).__module__ == TORCHVISION_SWIN for module in twin.modules()):
+        raise ModelFileError(
+            "torchvision's Swin is no ONNX file at any size; a torch program has it, at the sides of the model's tiles "
+            "(--torch M.pt2); encoders such as convnext_tiny and vit_... have both"
+        )
     bands, parameters = len(card.bands), sum(parameter.numel() for parameter in twin.parameters())
     program = _program(twin, bands=bands, opset=opset)
     _tidy(program.model, classes=len(card.legend))

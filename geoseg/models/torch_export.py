@@ -26,8 +26,6 @@ from geoseg.models.onnx import TOLERANCE, quiet
 from geoseg.models.onnx_session import first_line
 from geoseg.models.program_card import CARD_FILE
 
-"""Name of the card among the program's extra files."""
-
 TRACED = (2, 256, 384)
 """Batch, rows and columns of the example: so large that nothing in a network shrinks to a single pixel."""
 CHECKED = (1, 512, 320)
@@ -36,7 +34,11 @@ CHECKED = (1, 512, 320)
 UNIT, LEAST, MOST = 32, 64, 32 * 4096
 """Rows and columns of a program: multiples of the first, from the second to the third."""
 
-FIXED_SIDES = ("timm.models.swin_transformer.SwinTransformerStage",)
+FIXED_SIDES = (
+    "timm.models.swin_transformer.SwinTransformerStage",
+    "torchvision.models.swin_transformer.SwinTransformerBlock",
+    "torchvision.models.swin_transformer.SwinTransformerBlockV2",
+)
 """Modules that torch does not get done with where rows and columns are free: their windows are padded to sevens."""
 
 REFUSED = (RuntimeError, ValueError, TypeError, AssertionError, ExportError, TorchDynamoException)

@@ -18,6 +18,7 @@ from geoseg.inspecting.models import describe_model
 from geoseg.models import torch_export as exporting
 from geoseg.models.build import create_model
 from geoseg.models.card import ModelCard
+from geoseg.models.onnx import export_onnx
 from geoseg.models.program_card import CARD_FILE, read_program_card
 from geoseg.models.spec import ModelSpec
 from geoseg.models.torch_export import export_torch
@@ -48,6 +49,19 @@ def test_the_program_gives_what_the_network_gives_at_other_sizes_and_batches(car
     network = seeded(spec)
     path = export_torch(network, replace(card, spec=spec), tmp_path / "m.pt2")
     assert_same(path, network, (1, 64, 96), (3, 160, 64), (2, 256, 256))
+
+
+@pytest.mark.parametrize("encoder", ["swin_t", "swin_v2_t"])
+def test_torchvisions_swin_is_a_program_of_fixed_sides_and_no_onnx_file(card, tmp_path, encoder):
+    """The program itself takes half a minute to make, so it is not made here."""
+    tiny = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}
+    options = {"encoder_options": tiny, "decoder_channels": 8}
+    network = create_model(ModelSpec(decoder="upernet", encoder=encoder, bands=2, classes=3, options=options))
+    names = {f"{type(module).__module__}.{type(module).__name__}" for module in network.modules()}
+    assert names & set(exporting.FIXED_SIDES)
+    with pytest.raises(ModelFileError, match=r"torchvision's Swin is no ONNX file.*--torch M\.pt2"):
+        export_onnx(network, card, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_the_card_travels_inside(card, tmp_path):

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from geoseg.models.networks.pyramid import LEVELS, Trunk, grid_of, spread, stride_of
@@ -141,13 +140,7 @@ class Swin(Trunk):
         self.channels = tuple(given["embed_dim"] * 2**stage for stage in range(stages))
 
     def maps(self, image: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
-        """The maps after each stage; there are no class tokens.
-
-        Raises:
-            ValueError: A graph is to be made of it.
-        """
-        if torch.compiler.is_exporting():
-            raise ValueError("torchvision's Swin cannot be exported; convnext_tiny or a vit_... can")
+        """The maps after each stage; there are no class tokens."""
         found = []
         for place, part in enumerate(self.features):
             image = part(image)
