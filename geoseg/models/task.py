@@ -25,7 +25,7 @@ from geoseg.models.choices import check_choices, check_shares
 from geoseg.models.depth import encoder_layers
 from geoseg.models.freezing import check_freeze, ever_learns, freeze_parts
 from geoseg.models.lora import LoraOptions, add_lora
-from geoseg.models.losses import SegmentationLoss, check_loss, class_weights, patch_losses
+from geoseg.models.losses import SegmentationLoss, check_loss, check_shift, class_weights, patch_losses, registered
 from geoseg.models.metrics import Scores, confusion_counts
 from geoseg.models.normalizing import normalize, use_bf16
 from geoseg.models.optim import SCHEDULES, layer_rates, parameter_groups, then_constant
@@ -66,6 +66,8 @@ class SegmentationTask(LightningModule):
         class_weights: Weight of rare classes in ce and focal: none, inverse, sqrt_inverse, effective.
         class_weight_cap: No class weighs more than this times the most common one.
         label_smoothing: Share of each label that is spread over all classes in ce.
+        label_shift_px: Labels may lie off by up to so many pixels along each axis: in each step, those of each patch
+            are moved to where the network sees them. 0 takes them as they lie.
         lr: Highest learning rate of AdamW.
         weight_decay: Of AdamW, on weights with more than one dimension.
         schedule: Learning rate over the run: onecycle, cosine, poly, constant.
@@ -100,6 +102,7 @@ class SegmentationTask(LightningModule):
         class_weights: str = "none",
         class_weight_cap: float = 5.0,
         label_smoothing: float = 0.05,
+        label_shift_px: int = 0,
         lr: float = 2e-3,
         weight_decay: float = 1e-2,
         schedule: str = "onecycle",
@@ -113,6 +116,7 @@ class SegmentationTask(LightningModule):
         super().__init__()
         self.loss_parts, self.freezing = loss or {"ce": 1.0, "dice": 0.5}, freeze or {}
         check_loss(self.loss_parts, smoothing=label_smoothing)
+        check_shift(label_shift_px)
         check_freeze(self.freezing)
         check_choices(class_weights=class_weights, schedule=schedule, bf16=bf16, unit=unit)
         check_shares(warmup=warmup, ema_decay=ema_decay, layer_decay=layer_decay, lr=lr)
@@ -123,6 +127,7 @@ class SegmentationTask(LightningModule):
         self.unit, self.init_from, self.wavelengths_um, self.sensor = unit, init_from, wavelengths_um, sensor
         self.layer_decay, self.lora, self.swa, self.compiled = layer_decay, lora, swa, compile
         self.weighting, self.weight_cap, self.smoothing = class_weights, class_weight_cap, label_smoothing
+        self.shift_px = label_shift_px
         self.lr, self.weight_decay, self.schedule, self.warmup = lr, weight_decay, schedule, warmup
         self.ema_decay, self.semi, self.bf16 = ema_decay, semi, bf16
         self.spec: ModelSpec | None = None
@@ -246,7 +251,10 @@ class SegmentationTask(LightningModule):
         """The loss of a batch, and where they are asked for those of its patches."""
         count, shown = len(batch["label"]), batch if self.semi is None else with_student(batch)
         logits = self.run(self.network, shown["image"], shown["valid"], shown.get("present"))
-        loss: torch.Tensor = self.loss(logits[:count], batch["label"], batch.get("soft"))
+        label, soft = batch["label"], batch.get("soft")
+        if self.shift_px:
+            label, soft = registered(logits[:count].detach(), label, soft, reach_px=self.shift_px)
+        loss: torch.Tensor = self.loss(logits[:count], label, soft)
         figures: dict[str, torch.Tensor] = {}
         if self.semi is not None:
             teacher, done = partial(self.run, self.judged), self.global_step / self._steps
@@ -257,7 +265,7 @@ class SegmentationTask(LightningModule):
         self.log_dict(figures, on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
         if not self.keeps_patch_losses:
             return {"loss": loss}
-        return {"loss": loss, "patch_losses": patch_losses(logits[:count].detach(), batch["label"])}
+        return {"loss": loss, "patch_losses": patch_losses(logits[:count].detach(), label)}
 
     def _check_loss(self, loss: torch.Tensor, logits: torch.Tensor, batch: Batch) -> None:
         """Stops where the loss of any process is no number, before its gradient reaches the weights."""

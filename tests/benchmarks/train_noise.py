@@ -2,8 +2,9 @@
 
 A synthetic landscape whose west trains and whose east, with true labels, judges. Of the west's labels a fifth is wrong,
 those that validate included: every other class is as likely (symmetric noise), in blobs of some ten pixels that were
-mislabelled together (`blobs`), or pixel by pixel (`pixels`). Three runs that differ in nothing but labels and loss:
-true labels with cross-entropy, wrong ones with cross-entropy, wrong ones with the robust loss.
+mislabelled together (`blobs`), or pixel by pixel (`pixels`). Or all lie off (`displaced`), each block of 64 pixels by
+another shift of up to 3. Three runs that differ in nothing but labels and loss: true labels with cross-entropy, wrong
+ones with cross-entropy, wrong ones with the robust loss, or with cross-entropy and `label_shift_px`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from geoseg.synthetic.scene import Landscape
 from geoseg.training.run import run_fit
 
 SHARE, BLOB_PX = 0.2, 5.0
+BLOCK_PX, SHIFT_PX = 64, 3
+KINDS = ("pixels", "blobs", "displaced")
 PATCH_PX, BATCH, GAP_PX = 64, 8, 32
 ROBUST = {"gce": {"q": 0.4}}
 BAR = 0.02  # mean IoU lost against true labels
@@ -49,7 +52,7 @@ def main() -> None:
 def arguments() -> argparse.ArgumentParser:
     """The options of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--noise", nargs="+", choices=("blobs", "pixels"), default=["pixels", "blobs"])
+    parser.add_argument("--noise", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument(
         "--seeds", type=int, default=3, help="each has its landscape, its wrong labels and its training"
     )
@@ -69,18 +72,22 @@ def trained(folder: Path, noise: str, options: argparse.Namespace, *, seed: int)
             spoilt(land, noise, seed=seed), folder / "noisy.tif", legend=land.legend, overwrite=True
         ),
     }
-    arms = {"clean": ("clean", {"ce": 1.0}), "plain": ("noisy", {"ce": 1.0}), "robust": ("noisy", options.robust)}
+    plain = {"loss": {"ce": 1.0}}
+    robust = {**plain, "label_shift_px": SHIFT_PX + 1} if noise == "displaced" else {"loss": options.robust}
+    arms = {"clean": ("clean", plain), "plain": ("noisy", plain), "robust": ("noisy", robust)}
     found = {}
-    for name, (labels, loss) in arms.items():
-        result = run_fit(config(image, files[labels], loss, options, folder=folder, seed=seed))
+    for name, (labels, learning) in arms.items():
+        result = run_fit(config(image, files[labels], learning, options, folder=folder, seed=seed))
         found[name] = round(mean_iou(land, image, result.model, folder=folder), 4)
         print(noise, seed, name, found[name], file=sys.stderr, flush=True)
     return found
 
 
 def spoilt(land: Landscape, noise: str, *, seed: int) -> Any:
-    """The labels, a fifth of them wrong."""
+    """The labels, a fifth of them wrong, or all of them off."""
     rng = np.random.default_rng((seed, 1))
+    if noise == "displaced":
+        return replace(land.labels, pixels=displaced(rng, land.labels.pixels[0])[None])
     ids, truth = land.legend.ids, land.labels.pixels
     channel = np.searchsorted(ids, truth)
     moved = (channel + offsets(rng, noise, truth.shape[1:], classes=len(ids))) % len(ids)
@@ -96,8 +103,19 @@ def offsets(rng: np.random.Generator, noise: str, shape: tuple[int, ...], *, cla
     return np.concatenate([[0], rng.integers(1, classes, count)])[blobs]
 
 
+def displaced(rng: np.random.Generator, plane: NDArray[Any]) -> NDArray[Any]:
+    """The plane with each block from another place, up to `SHIFT_PX` off along each axis."""
+    wide, out = np.pad(plane, SHIFT_PX, mode="edge"), np.empty_like(plane)
+    for row in range(0, plane.shape[0], BLOCK_PX):
+        for col in range(0, plane.shape[1], BLOCK_PX):
+            block = out[row : row + BLOCK_PX, col : col + BLOCK_PX]
+            down, right = rng.integers(0, 2 * SHIFT_PX + 1, 2)
+            block[:] = wide[row + down :, col + right :][: block.shape[0], : block.shape[1]]
+    return out
+
+
 def config(
-    image: Path, labels: Path, loss: dict[str, Any], options: argparse.Namespace, *, folder: Path, seed: int
+    image: Path, labels: Path, learning: dict[str, Any], options: argparse.Namespace, *, folder: Path, seed: int
 ) -> dict[str, Any]:
     """The run; all but the loss is as in the demo, with a smaller network."""
     epoch_steps = min(40, options.steps)
@@ -112,7 +130,7 @@ def config(
         "model": {
             "encoder": "resnet18",
             "options": {"encoder_depth": 3, "decoder_channels": [48, 24, 16]},
-            "loss": loss,
+            **learning,
             "label_smoothing": 0.0,
         },
         "trainer": {"max_epochs": -(-options.steps // epoch_steps), "accelerator": "cpu"},
@@ -145,7 +163,8 @@ def verdict(noise: str, rows: list[dict[str, float]], options: argparse.Namespac
         ratio=round(means["robust"] / means["clean"], 4), unit="mean IoU on true labels",
         ratio_is="robust loss on wrong labels/cross-entropy on true ones", better="higher",
         lost=round(means["clean"] - means["robust"], 4), bar_lost=BAR, plain=means["plain"],
-        lost_plain=round(means["clean"] - means["plain"], 4), robust_loss=options.robust,
+        lost_plain=round(means["clean"] - means["plain"], 4),
+        robust_loss="label_shift_px" if noise == "displaced" else options.robust,
         steps=options.steps, patch_px=PATCH_PX, batch=BATCH, scene_px=list(options.side), seeds=rows,
         seconds=round(seconds, 1), threads=torch.get_num_threads(),
     )  # fmt: skip

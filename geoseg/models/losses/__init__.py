@@ -2,6 +2,7 @@
 
 from geoseg.models.losses.inputs import IGNORE_INDEX, LossInputs
 from geoseg.models.losses.pixelwise import patch_losses
+from geoseg.models.losses.registration import check_shift, registered
 from geoseg.models.losses.total import LOSSES, SegmentationLoss, check_loss
 from geoseg.models.losses.weights import WEIGHTINGS, class_weights
 
@@ -12,6 +13,8 @@ __all__ = [
     "LossInputs",
     "SegmentationLoss",
     "check_loss",
+    "check_shift",
     "class_weights",
     "patch_losses",
+    "registered",
 ]
