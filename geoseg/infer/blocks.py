@@ -292,7 +292,7 @@ class Strip:
         masks = [lane.valid[:rows, self._inside] for lane in lanes]
         valid = wanted & np.logical_or.reduce(masks) if masks else np.zeros_like(wanted)
         if not valid.any():
-            return {layer.name: _nodata(layer, task.legend, valid.shape) for layer in task.layers}
+            return {layer.name: layer.empty(task.legend, valid.shape) for layer in task.layers}
         arrays = task.predictor.arrays
         scores = [arrays.top(lane.sums, rows) for lane in lanes]
         single = scores[0] if len(scores) == 1 else arrays.combine(scores, masks, rule=task.rule)
@@ -302,24 +302,12 @@ class Strip:
                 "the network gives NaN instead of probabilities; its weights are broken, or the scene's values lie "
                 "far outside those it was trained on; try --precision fp32, or check the scene's nodata and scale"
             )
-        return {layer.name: _placed(found[layer.name], layer, task.legend, valid) for layer in task.layers}
+        return {layer.name: layer.placed(found[layer.name], task.legend, valid) for layer in task.layers}
 
 
 def _roll(rows: NDArray[np.bool_], stride: int, keep: int) -> None:
     rows[:keep] = rows[stride:]
     rows[keep:] = False
-
-
-def _nodata(layer: Layer, legend: Legend, shape: tuple[int, ...]) -> NDArray[Any]:
-    return np.full((len(layer.bands(legend)), *shape), layer.nodata(legend), layer.dtype(legend))
-
-
-def _placed(found: NDArray[Any], layer: Layer, legend: Legend, valid: NDArray[np.bool_]) -> NDArray[Any]:
-    """A measured layer with class ids for channels, and nodata where nothing is valid."""
-    if layer.kind == "class":
-        found = legend.ids.astype(legend.dtype)[found]
-    found[:, ~valid] = layer.nodata(legend)
-    return found
 
 
 def run_blocks(

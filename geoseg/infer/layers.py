@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoseg.errors import InputError
 from geoseg.legend import Legend
@@ -47,6 +48,17 @@ class Layer:
     def resampling(self) -> Literal["mode", "average"]:
         """How its overviews are made."""
         return "mode" if self.kind == "class" else "average"
+
+    def empty(self, legend: Legend, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Nodata throughout, `(band, row, col)`."""
+        return np.full((len(self.bands(legend)), *shape), self.nodata(legend), self.dtype(legend))
+
+    def placed(self, found: NDArray[Any], legend: Legend, valid: NDArray[np.bool_]) -> NDArray[Any]:
+        """What was measured, `(band, row, col)`, with class ids for channels, and nodata where nothing is valid."""
+        if self.kind == "class":
+            found = legend.ids.astype(legend.dtype)[found]
+        found[:, ~valid] = self.nodata(legend)
+        return found
 
 
 LAYERS: Mapping[str, Layer] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -93,3 +94,8 @@ def _merge(norm: _BatchNorm, reduce: Callable[[Tensor], Tensor] | None) -> None:
     square = reduce(variance + mean.square())
     mean.copy_(reduce(mean.clone()))
     variance.copy_(square - mean.square())
+
+
+def still_copy(network: nn.Module) -> nn.Module:
+    """A copy that does not learn."""
+    return copy.deepcopy(network).requires_grad_(requires_grad=False)

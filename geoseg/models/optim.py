@@ -50,6 +50,11 @@ def then_constant(schedule: Schedule, *, start: float, level: float) -> Schedule
     return lambda progress, warmup: schedule(progress, warmup) if progress < start else level
 
 
+def by_step(schedule: Schedule, *, steps: float, warmup: float) -> Callable[[int], float]:
+    """Factor of the learning rate at each step of a run of so many; 1 where its length is not known."""
+    return lambda step: schedule(step / steps, warmup) if math.isfinite(steps) else 1.0
+
+
 def layer_rates(layers: Mapping[str, int], *, count: int, decay: float) -> dict[str, float]:
     """Factor of the learning rate of each parameter of an encoder of `count` layers: `decay ** (count - layer)`.
 

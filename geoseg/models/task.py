@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,7 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch.optim import Optimizer
 
 from geoseg.errors import InputError
-from geoseg.models.average import SwaOptions, move_average
+from geoseg.models.average import SwaOptions, move_average, still_copy
 from geoseg.models.build import create_model
 from geoseg.models.choices import check_choices, check_shares
 from geoseg.models.depth import encoder_layers
@@ -28,7 +27,7 @@ from geoseg.models.lora import LoraOptions, add_lora
 from geoseg.models.losses import SegmentationLoss, check_loss, check_shift, class_weights, patch_losses, registered
 from geoseg.models.metrics import Scores, confusion_counts
 from geoseg.models.normalizing import normalize, use_bf16
-from geoseg.models.optim import SCHEDULES, layer_rates, parameter_groups, then_constant
+from geoseg.models.optim import SCHEDULES, by_step, layer_rates, parameter_groups, then_constant
 from geoseg.models.pretrained.scaling import expected_input
 from geoseg.models.semi import SemiOptions, check_teacher, learn_unlabelled, with_student
 from geoseg.models.spec import ModelSpec
@@ -172,8 +171,8 @@ class SegmentationTask(LightningModule):
         # BatchNorm and convolutions run fastest on CPU and tensor cores with the bands innermost.
         self.network = self._begun(self.spec, band_names).to(memory_format=torch.channels_last)
         self._ready_to_learn(self.spec)
-        self.average = _still(self.network) if self.ema_decay else None
-        self.swa_network = _still(self.network) if self.swa is not None else None
+        self.average = still_copy(self.network) if self.ema_decay else None
+        self.swa_network = still_copy(self.network) if self.swa is not None else None
         if self.compiled:
             self.network.compile()  # in place: the weights keep their names
         weight = class_weights(class_pixels, how=self.weighting, cap=self.weight_cap)
@@ -395,14 +394,6 @@ class SegmentationTask(LightningModule):
         steps, shape = self.trainer.estimated_stepping_batches, SCHEDULES[self.schedule]
         if self.swa is not None and self.swa.lr is not None:
             shape = then_constant(shape, start=self.swa.start, level=self.swa.lr / self.lr)
-
-        def factor(step: int) -> float:
-            return shape(step / steps, self.warmup) if math.isfinite(steps) else 1.0
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        factors = by_step(shape, steps=steps, warmup=self.warmup)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def _still(network: nn.Module) -> nn.Module:
-    """A copy that does not learn."""
-    return copy.deepcopy(network).requires_grad_(requires_grad=False)
