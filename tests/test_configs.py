@@ -251,7 +251,7 @@ CASES = {
         None, NLCD, BGRN, ("--model.options={trees: 3, pixels: 2000}", "--data.epoch_patches=40"), "zion"
     ),
     "zion_elevation": Case(None, NLCD, (*LANDSAT, "elevation"), TINY, "zion"),
-    "buildings": Case(None, ("background", "building"), RGB, TINY, "buildings"),
+    "buildings": Case(None, ("background", "building"), RGB, TINY[1:], "buildings"),  # ImageNet's weights, of a package
     "aber": Case(aber, ("water", "bare or built", "grass", "wood"), (), TINY, "aber_tiles"),
     "beaufort": Case(
         None,
