@@ -2,7 +2,7 @@
 
 A synthetic landscape whose west trains and whose east, with true labels, judges. Of the west's labels a fifth is wrong,
 those that validate included: every other class is as likely (symmetric noise), in blobs of some ten pixels that were
-mislabelled together (`blobs`), or pixel by pixel (`pixels`). Or all lie off (`displaced`), each block of 64 pixels by
+mislabelled together (`blobs`), or pixel by pixel (`pixels`). Or all lie off (`displaced`), each block of 256 pixels by
 another shift of up to 3. Three runs that differ in nothing but labels and loss: true labels with cross-entropy, wrong
 ones with cross-entropy, wrong ones with the robust loss, or with cross-entropy and `label_shift_px`.
 """
@@ -32,7 +32,7 @@ from geoseg.synthetic.scene import Landscape
 from geoseg.training.run import run_fit
 
 SHARE, BLOB_PX = 0.2, 5.0
-BLOCK_PX, SHIFT_PX = 64, 3
+BLOCK_PX, SHIFT_PX = 256, 3
 KINDS = ("pixels", "blobs", "displaced")
 PATCH_PX, BATCH, GAP_PX = 64, 8, 32
 ROBUST = {"gce": {"q": 0.4}}

@@ -97,7 +97,7 @@ def test_a_place_shows_labels_map_and_errors_in_the_legends_colours(place, tmp_p
         assert (labels[told == k][:, :3] == item.rgb).all()
         assert (mapped[place.mapped == k][:, :3] == item.rgb).all()
     known = told != 255
-    wrong = (errors[..., :3] == (0xC8, 0x10, 0x2E)).all(2)
+    wrong = (errors[..., :3] == (0x1F, 0x1F, 0x1F)).all(2)
     np.testing.assert_array_equal(wrong, known & (told != place.mapped))
     assert (labels[~known] == errors[~known]).all()
     np.testing.assert_array_equal(image, place_image(place))
