@@ -1,6 +1,6 @@
 """Trained on one town, how well are the buildings of another town found? Three seeds; polygons come out.
 
-The recipe is two small networks of `configs/buildings.yaml`, whose probabilities are averaged over the eight flips and
+The recipe is three small networks of `configs/buildings.yaml`, whose probabilities are averaged over the eight flips and
 turns; each of them alone stands beside it.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from _run import ROOT, emit, geoseg, need_shared, scores
 
 BAR = 0.60
-NETWORKS = 2
+NETWORKS = 3
 POLYGONS = ("--min-area-m2", "20", "--tolerance-m", "1", "--right-angles", "building")
 
 
