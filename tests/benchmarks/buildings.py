@@ -1,7 +1,7 @@
 """Trained on one town, how well are the buildings of another town found? Three seeds; polygons come out.
 
-The recipe is three small networks of `configs/buildings.yaml`, whose probabilities are averaged over the eight flips and
-turns; each of them alone stands beside it.
+The recipe is three small networks of `configs/buildings.yaml`, whose probabilities are averaged over the eight flips
+and turns; each of them alone stands beside it.
 """
 
 from __future__ import annotations
