@@ -18,7 +18,7 @@ from geoseg.data.scene import IGNORE_INDEX, TRAINING, VALIDATION
 from geoseg.data.splits import SplitOptions
 from geoseg.data.store import StoreOptions
 from geoseg.data.unlabelled import PairedBatches, two_views
-from geoseg.errors import BandError, InputError, MissingInputError
+from geoseg.errors import BandError, InputError, MissingInputError, ReadError
 
 SIDE, BUFFER_M = 160, 40.0
 NAMES = {1: "water", 2: "wood"}
@@ -208,6 +208,9 @@ def test_every_image_of_a_coco_json_is_taken_annotated_or_not(scene, write, tmp_
     assert {each.weight for each in data.unlabelled} == {2.0}
     with pytest.raises(InputError, match="mapping with json and images alone"):
         module(scene, unlabelled=[{"coco": {**given["coco"], "segments": "s"}}])
+    (tmp_path / "set.json").write_text("{}")
+    with pytest.raises(ReadError, match=r"has no images; needed is a JSON in any of COCO's formats"):
+        module(scene, unlabelled=[given])
     (tmp_path / "set.json").write_text(json.dumps({"images": [*listed, {"id": 9, "file_name": "9.tif"}]}))
     with pytest.raises(MissingInputError, match=r"1 of 3 images are not in .*9\.tif"):
         module(scene, unlabelled=[given])

@@ -275,16 +275,17 @@ def _document(path: Path, parts: Sequence[str] = tuple(FIELDS)) -> dict[str, Any
         MissingInputError: It is not there.
         ReadError: It is no JSON, or of another kind.
     """
+    wanted = "a JSON in COCO's panoptic format" if "annotations" in parts else "a JSON in any of COCO's formats"
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise MissingInputError(f"coco: {path} is not there; needed is a JSON in COCO's panoptic format") from error
+        raise MissingInputError(f"coco: {path} is not there; needed is {wanted}") from error
     except (OSError, ValueError) as error:
         raise ReadError(f"coco: {path} cannot be read as JSON: {error}") from error
     for part in parts:
         entries = found.get(part) if isinstance(found, dict) else None
         if not isinstance(entries, list) or not entries:
-            raise ReadError(f"coco: {path} has no {part}; needed is a JSON in COCO's panoptic format")
+            raise ReadError(f"coco: {path} has no {part}; needed is {wanted}")
         lacking = next((key for entry in entries for key in FIELDS[part] if key not in entry), None)
         if lacking is not None:
             hint = "; is it of the format for instances?" if lacking == "segments_info" else ""
