@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree as ET
@@ -36,6 +37,10 @@ from geoseg.legend import Legend
 from geoseg.tiling import Window
 
 BLOCK_PX = 512
+
+CHECKED_PX = 8 * BLOCK_PX
+"""Columns that are read back at a time, so that a wide map takes no more memory than another."""
+
 # In bytes. GDAL fills its cache before it lets go of anything, and copying reads each tile once.
 CACHE_BYTES = 32 * 2**20
 LEGEND_TAG = "GEOSEG_LEGEND"
@@ -340,8 +345,8 @@ def _check_whole(image: Path, geobox: GeoBox) -> None:
         with unplaced_is_fine(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(image) as file:
             if file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG" or file.shape != (rows, cols):
                 raise _unfinished("the file is no COG of the map's size")
-            for row in range(0, rows, BLOCK_PX):
-                file.read(window=((row, min(row + BLOCK_PX, rows)), (0, cols)))
+            for row, col in product(range(0, rows, BLOCK_PX), range(0, cols, CHECKED_PX)):
+                file.read(window=((row, min(row + BLOCK_PX, rows)), (col, min(col + CHECKED_PX, cols))))
     except (RasterioError, CPLE_BaseError) as error:
         raise _unfinished(error) from error
 
