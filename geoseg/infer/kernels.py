@@ -39,7 +39,8 @@ def _pool(process: int) -> ThreadPoolExecutor:  # keyed by process, for a fork l
 
 def in_rows(rows: int, work: Callable[[slice], Any]) -> None:
     """Call `work` with slices that cover `rows`, in threads where that pays."""
-    bands = min(thread_count(), max(1, rows // LEAST_ROWS))
+    threads = 1 if getattr(_thread, "alone", False) else thread_count()
+    bands = min(threads, max(1, rows // LEAST_ROWS))
     edges = np.linspace(0, rows, bands + 1).astype(int)
     parts = [slice(int(start), int(stop)) for start, stop in pairwise(edges)]
     if len(parts) == 1:
