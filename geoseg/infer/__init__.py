@@ -4,9 +4,12 @@
 - `job`, `parts`, `holding`, `plan`: one job: claimed, cut to the memory, resumed; `assemble`, `encode`: its files.
 - `executors`, `processes` (`worker`, `backlog`, `spawning`), `cluster` (`cluster_task`): who makes
   the blocks; `cluster_map`: any other work on windows, by a cluster.
-- `blocks`, `reading`, `feed`: one block: pixels in, tiles predicted and blended, finished rows out.
+- `task`: what a worker is given, and the contract of predictors.
+- `blocks`, `rows`, `reading`, `feed`, `lanes`: one block: pixels in, tiles predicted side by side and blended, finished
+  rows out.
 - `canvas` (`kernels`), `torch_arrays`, `blend`, `layers`: the sums, in memory or on a device, and what is read off.
-- `predictor` (`network`, `devices`), `onnx` (`bilinear`), `ensemble`, `turns`, `halving`: networks at work.
+- `predictor` (`network`, `devices`), `onnx` (`bilinear`), `ensemble`, `turns`, `halving`: networks at work; `graphs`,
+  `winograd` (`vectors`): the same networks, faster.
 - `scale`, `memory`, `seams`: does the scene fit the model, what is held, do borders show.
 """
 

@@ -1,5 +1,4 @@
 from .blend import BLENDS as BLENDS
-from .blocks import Predictor as Predictor
 from .canvas import RULES as RULES
 from .cluster_map import map_windows as map_windows
 from .executors import EXECUTORS as EXECUTORS
@@ -21,3 +20,4 @@ from .scale import scale_for as scale_for
 from .scene import predict_scene as predict_scene
 from .seams import SeamReport as SeamReport
 from .seams import check_seams as check_seams
+from .task import Predictor as Predictor

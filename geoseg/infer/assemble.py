@@ -7,11 +7,11 @@ from contextlib import nullcontext
 
 import geoseg
 from geoseg.errors import OutputError
-from geoseg.infer.blocks import SceneTask
 from geoseg.infer.layers import Layer
 from geoseg.infer.memory import memory_returned
 from geoseg.infer.parts import JobFolder, Outputs, write_text
 from geoseg.infer.reading import Unread
+from geoseg.infer.task import SceneTask
 from geoseg.io.cog import write_cog
 from geoseg.io.item import MapAsset, map_item, write_item
 from geoseg.io.stamps import paths_in

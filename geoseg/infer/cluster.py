@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import geoseg
 from geoseg.errors import InputError, MissingInputError, WorkerError
 from geoseg.extras import extra_module
-from geoseg.infer.blocks import SceneTask
 from geoseg.infer.cluster_task import Failure, Order, make_block
 from geoseg.infer.spawning import device_kind, environments, nameless_script, packed, same_environment, starting
+from geoseg.infer.task import SceneTask
 from geoseg.tiling import Block
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from typing import Any
 
 import geoseg
 from geoseg.errors import GeosegError, InputError, MissingInputError, ReadError, WorkerError
-from geoseg.infer.blocks import SceneTask, run_blocks
+from geoseg.infer.blocks import run_blocks
 from geoseg.infer.encode import encode_block
 from geoseg.infer.parts import EncodedBlock
 from geoseg.infer.spawning import check_device, loaded
+from geoseg.infer.task import SceneTask
 from geoseg.io.stamps import paths_in
 from geoseg.tiling import Block
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from geoseg.infer.blocks import FinishedBlock, SceneTask
 from geoseg.infer.layers import NO_PERCENT
 from geoseg.infer.parts import EncodedBlock
 from geoseg.infer.reading import Unread
+from geoseg.infer.task import FinishedBlock, SceneTask
 from geoseg.io.cog import encode_part, part_tags
 from geoseg.io.grids import crop
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.infer.blocks import Predictor
 from geoseg.infer.canvas import Arrays, Scores
+from geoseg.infer.task import Predictor
 
 
 @dataclass
@@ -51,6 +51,11 @@ class Ensemble:
     def readers(self) -> int:
         """Those of all members."""
         return self.members[0].readers
+
+    @property
+    def lanes(self) -> int:
+        """As many as each member serves."""
+        return min(member.lanes for member in self.members)
 
     def fit_batch(self, *, model_shape: tuple[int, int], tiles: int, memory_bytes: int, search: bool = True) -> int:
         """Let the members find their batches, and take the smallest; returns the bytes that a batch takes."""

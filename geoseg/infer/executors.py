@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
-from geoseg.infer.blocks import FinishedBlock, SceneTask, run_blocks
+from geoseg.infer.blocks import run_blocks
 from geoseg.infer.encode import encode_block
 from geoseg.infer.feed import WriteBehind
 from geoseg.infer.parts import EncodedBlock
+from geoseg.infer.task import FinishedBlock, SceneTask
 from geoseg.tiling import Block
 
 Keep = Callable[[EncodedBlock], None]

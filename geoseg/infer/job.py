@@ -23,7 +23,6 @@ import geoseg
 from geoseg.errors import GeosegError, InputError
 from geoseg.infer.assemble import assemble
 from geoseg.infer.blend import BLENDS
-from geoseg.infer.blocks import SceneTask
 from geoseg.infer.encode import notes_of
 from geoseg.infer.executors import EXECUTORS, Crew
 from geoseg.infer.holding import held
@@ -31,6 +30,7 @@ from geoseg.infer.layers import LAYERS
 from geoseg.infer.parts import JobFolder, Outputs, Plan, is_complete
 from geoseg.infer.reading import ON_ERROR, Unread, merged
 from geoseg.infer.seams import SeamReport
+from geoseg.infer.task import SceneTask
 from geoseg.io.outputs import check_output
 from geoseg.io.stamps import file_stamps, files_in
 from geoseg.tiling import Block, Tiling

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -30,6 +31,14 @@ def thread_count() -> int:
     if wanted.isdigit() and int(wanted):
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_thread = threading.local()
+
+
+def stay_in_thread() -> None:
+    """Let this thread work through all rows itself from now on: others are at work beside it."""
+    _thread.alone = True
 
 
 @lru_cache(maxsize=2)
@@ -124,7 +133,7 @@ def _exp(values: Any, power: Any, factor: Any) -> None:
         factor: The same memory as float32.
     """
     for i in range(len(values)):
-        x = max(values[i], F(-87.0))  # below lies no normal float32; comparing lets NaN through
+        x = max(values[i], F(-87.3365))  # below lies no normal float32; comparing lets NaN through
         whole = np.floor(x * F(1.44269504088896341) + F(0.5))
         x = x - whole * F(0.693359375)  # ln 2 in two parts, the first exact
         x = x + whole * F(2.12194440e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import platform
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -12,42 +13,53 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.fx.proxy import TraceError
 from torch.nn import functional
 
+from geoseg.infer.graphs import UNDRAWABLE, simplified
+from geoseg.infer.winograd import can_be_fast
 from geoseg.models.card import ModelCard
 
 logger = logging.getLogger(__name__)
+
+X86 = ("x86_64", "AMD64")
+"""Processors for which torch has no Winograd filtering of its own."""
 
 PROBE_SHAPE = (64, 96)
 FOLD_TOLERANCE = 1e-3
 """Of the largest logit, by how much folding batch norms may move one."""
 
 
-def ready(network: nn.Module, device: torch.device, *, bands: int, compiled: bool) -> Callable[[Tensor], Tensor]:
-    """The network for inference on a device: batch norms folded into convolutions, in the layout that is fastest."""
-    found = folded(network.eval(), bands=bands).to(device).to(memory_format=torch.channels_last)
+def ready(
+    network: nn.Module, device: torch.device, *, bands: int, compiled: bool, precision: str = "fp32"
+) -> Callable[[Tensor], Tensor]:
+    """The network for inference on a device: simplified, and in the layout that is fastest there."""
+    by_winograd = device.type == "cpu" and precision == "fp32" and not compiled and platform.machine() in X86
+    found = simpler(network.eval(), bands=bands, fast=by_winograd).to(device).to(memory_format=torch.channels_last)
     return cast("Callable[[Tensor], Tensor]", torch.compile(found, dynamic=False)) if compiled else found
 
 
-def folded(network: nn.Module, *, bands: int) -> nn.Module:
-    """The network with its batch norms folded into the convolutions before them, where that can be done; else itself.
+def simpler(network: nn.Module, *, bands: int, fast: bool = False) -> nn.Module:
+    """The network with batch norms folded into the convolutions before them, where that can be done; else itself.
 
     The same function but for rounding, without the passes over memory; held against the network on a tile of noise.
-    """
-    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        return network
-    from torch.fx.experimental.optimization import fuse
 
+    Args:
+        network: The network, in evaluation mode.
+        bands: How many it sees.
+        fast: Whether convolutions of 3 x 3 pixels are done by Winograd's filtering, for a CPU.
+    """
+    if not any(isinstance(layer, nn.BatchNorm2d) or (fast and can_be_fast(layer)) for layer in network.modules()):
+        return network
     noise = torch.randn(1, bands, *PROBE_SHAPE, generator=torch.Generator().manual_seed(0))
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            wanted, found = network.cpu()(noise), fuse(network)
+            wanted = network.cpu()(noise)
+            found = simplified(network, probe=noise if fast else None)
             seen = found(noise)
-    except (TraceError, TypeError, AttributeError, ValueError, RuntimeError, KeyError) as error:
-        # A network that decides by its input cannot be traced; it runs as it is.
-        logger.debug("batch norms are not folded: %s", error)
+    except UNDRAWABLE as error:
+        # A network that decides by its input cannot be drawn as a graph; it runs as it is.
+        logger.debug("the network is not simplified: %s", error)
         return network
     largest = float(wanted.abs().nan_to_num().max())  # a network with broken weights is told of when it is used
     same = torch.allclose(seen, wanted, rtol=FOLD_TOLERANCE, atol=FOLD_TOLERANCE * largest)

@@ -142,6 +142,11 @@ class OnnxPredictor:
         """One: what surrounds the network works on the same cores."""
         return 1
 
+    @property
+    def lanes(self) -> int:
+        """One: onnxruntime has threads of its own."""
+        return 1
+
     def fit_batch(self, *, model_shape: tuple[int, int], tiles: int, memory_bytes: int, search: bool = True) -> int:
         """Choose `batch_tiles` by the tiles' size; returns the bytes of memory that a batch takes on the host.
 

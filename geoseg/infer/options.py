@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from geoseg.infer.blocks import Predictor
 from geoseg.infer.executors import Crew
+from geoseg.infer.task import Predictor
 from geoseg.io.regions import RegionSpec
 
 if TYPE_CHECKING:

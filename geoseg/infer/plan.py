@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from math import ceil
 
 from geoseg.errors import InputError
-from geoseg.infer.blocks import Member, SceneTask
+from geoseg.infer.task import Member, SceneTask
 from geoseg.tiling import Tiling
 
 STRIP_PX = 4096

@@ -1,7 +1,8 @@
 """The network at work: raw tiles in, class scores out, on its device.
 
-Torch is known here and in `network`, `devices` and `torch_arrays` alone. On a GPU raw numbers cross the bus, and
-casting, normalising, resampling, softmax and blending happen there; on a CPU loops of one pass each do the same.
+Torch is known here and in `network`, `graphs`, `winograd`, `devices` and `torch_arrays` alone. On a GPU raw numbers
+cross the bus, and casting, normalising, resampling, softmax and blending happen there; on a CPU loops of one pass each
+do the same.
 """
 
 from __future__ import annotations
@@ -94,20 +95,29 @@ class TorchPredictor:
         self.precision = find_precision(precision, self.device)
         self._mean, self._std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
         self._moments = [torch.from_numpy(part).to(self.device)[:, None, None] for part in (self._mean, self._std)]
+        self._make_ready()
+        alone = self.device.type != "cpu" or compiled or not isinstance(network, nn.Module)
+        self._lanes = 1 if alone else thread_count()
+
+    def _make_ready(self) -> None:
+        """Make the network what is fastest for the device and the arithmetic."""
+        network, mean, _, _, _, compiled = self._given
         self._work: Callable[[Tensor], Tensor] = network
         if isinstance(network, nn.Module):
-            self._work = ready(network, self.device, bands=len(mean), compiled=compiled)
+            self._work = ready(network, self.device, bands=len(mean), compiled=compiled, precision=self.precision)
 
     def __getstate__(self) -> dict[str, Any]:
         network, *options = self._given
         if isinstance(network, nn.Module):
             network = network.cpu()
         return {"classes": self.classes, "batch_tiles": self.batch_tiles, "turns": self.turns,
-                "_given": (network, *options)}  # fmt: skip
+                "most_lanes": self._lanes, "_given": (network, *options)}  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        most_lanes = state.pop("most_lanes")
         self.__dict__.update(state)
         self._settle()
+        self._lanes = min(self._lanes, most_lanes)
 
     @classmethod
     def from_card(
@@ -145,11 +155,10 @@ class TorchPredictor:
 
     @property
     def model_bytes(self) -> int:
-        """The network's weights twice: as given, and ready for the device."""
-        network = self._given[0]
-        if not isinstance(network, nn.Module):
-            return 0
-        return 2 * sum(int(tensor.nbytes) for tensor in network.state_dict().values())
+        """The network's weights as given, and those that are ready for the device."""
+        held = (module for module in (self._given[0], self._work) if isinstance(module, nn.Module))
+        tensors = (tensor for module in held for kind in (module.parameters(), module.buffers()) for tensor in kind)
+        return sum({tensor.data_ptr(): int(tensor.nbytes) for tensor in tensors}.values())
 
     @property
     def arrays(self) -> Arrays:
@@ -160,6 +169,11 @@ class TorchPredictor:
     def readers(self) -> int:
         """One beside a network on the CPU, else most cores."""
         return 1 if self.device.type == "cpu" else max(1, min(8, thread_count() - 2))
+
+    @property
+    def lanes(self) -> int:
+        """One a core of the CPU, as far as the memory goes; one with a GPU, or where the network is compiled."""
+        return self._lanes
 
     def fit_batch(self, *, model_shape: tuple[int, int], tiles: int, memory_bytes: int, search: bool = True) -> int:
         """Choose `batch_tiles` by a short trial; returns the bytes of memory that a batch takes on the host.
@@ -175,12 +189,13 @@ class TorchPredictor:
         """
         if self.device.type == "cuda":
             return self._fit_on_gpu(model_shape, search=search)
-        one = peak_bytes_of(lambda: self._try(model_shape, self.batch_tiles)) // self.batch_tiles
+        one = max(1, peak_bytes_of(lambda: self._try(model_shape, self.batch_tiles)) // self.batch_tiles)
+        self._lanes = max(1, min(self._lanes, tiles, memory_bytes // (one * self.batch_tiles)))
         if search and TRIAL_SHARE * tiles >= LEAST_TRIAL:
             handy = LARGEST_BATCH_PX["cpu"] // (model_shape[0] * model_shape[1])
-            largest = max(1, min(handy, tiles, memory_bytes // max(one, 1)))
+            largest = max(1, min(handy, tiles // self._lanes, memory_bytes // (one * self._lanes)))
             self.batch_tiles = self._fastest(model_shape, tiles=tiles, largest=largest)
-        return one * self.batch_tiles
+        return one * self.batch_tiles * self._lanes
 
     def check(
         self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
@@ -202,6 +217,7 @@ class TorchPredictor:
         same = float((np.stack(maps[0]) == np.stack(maps[1]))[usable].mean()) if usable.any() else 1.0
         if same < LEAST_AGREEMENT:
             self.precision = "fp32"
+            self._make_ready()
             logger.warning("%s gives the class of fp32 at %.2f %% of the pixels only; fp32 is used", chosen, 100 * same)
         else:
             logger.info("%s gives the class of fp32 at %.2f %% of the pixels", chosen, 100 * same)
@@ -215,6 +231,8 @@ class TorchPredictor:
 
     def _fastest(self, model_shape: tuple[int, int], *, tiles: int, largest: int) -> int:
         """The batch that is fastest, the smaller where there is little between them."""
+        if largest == 1:
+            return 1
         best, seconds, spent = 1, self._try(model_shape, 1), 0.0
         allowed, batch = TRIAL_SHARE * tiles * seconds, 2
         while batch <= largest and spent + 2 * batch * seconds <= allowed:
@@ -291,8 +309,8 @@ class TorchPredictor:
             found, logits = resize(softmax(found) if logits else found, shape), False
         if self.device.type != "cpu":
             return Scores(found, logits)
-        ordered = found.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-        return Scores(ordered.numpy(), logits)
+        ordered = found.permute(0, 2, 3, 1)  # contiguous as most networks give it here
+        return Scores((ordered if ordered.stride(3) == 1 else ordered.contiguous()).numpy(), logits)
 
     def _input(self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]]) -> Tensor:
         """Normalised tiles `(tile, band, row, col)` on the device."""

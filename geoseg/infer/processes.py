@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import WorkerError
 from geoseg.infer.backlog import Backlog
-from geoseg.infer.blocks import SceneTask
 from geoseg.infer.spawning import device_kind, environments, nameless_script, needs_main, packed, starting
+from geoseg.infer.task import SceneTask
 from geoseg.infer.worker import Terms, work
 from geoseg.tiling import Block
 

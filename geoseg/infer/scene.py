@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geoseg.errors import InputError, LegendError
-from geoseg.infer.blocks import Member, Predictor, SceneTask
 from geoseg.infer.canvas import EACH_SCENE, RULES
 from geoseg.infer.ensemble import Ensemble
 from geoseg.infer.executors import EXECUTORS, Crew
@@ -23,6 +22,7 @@ from geoseg.infer.plan import FIXED_BYTES, LIBRARIES_BYTES, buffer_bytes, cells_
 from geoseg.infer.reading import Piece, read_piece
 from geoseg.infer.scale import SAME_GSD, Lattice, lattice_for, match_scene, scale_for
 from geoseg.infer.seams import check_seams
+from geoseg.infer.task import Member, Predictor, SceneTask
 from geoseg.io.combine import Mosaic, pick
 from geoseg.io.dates import newest_first
 from geoseg.io.regions import open_area

@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from geoseg.errors import InputError
-from geoseg.infer.blocks import Predictor
 from geoseg.infer.kernels import thread_count
+from geoseg.infer.task import Predictor
 
 UNPICKLABLE = (pickle.PickleError, AttributeError, ImportError, TypeError, ValueError)
 """What pickle raises where something cannot travel."""

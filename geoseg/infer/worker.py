@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from geoseg.errors import GeosegError, WorkerError
-from geoseg.infer.blocks import FinishedBlock, SceneTask, run_blocks
+from geoseg.infer.blocks import run_blocks
 from geoseg.infer.encode import encode_block
 from geoseg.infer.feed import WriteBehind
 from geoseg.infer.spawning import UNPICKLABLE, check_device, loaded
+from geoseg.infer.task import FinishedBlock, SceneTask
 
 if TYPE_CHECKING:
     from geoseg.infer.parts import EncodedBlock

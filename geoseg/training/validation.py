@@ -19,13 +19,14 @@ from torch import nn
 
 from geoseg.data.scene import SceneArrays
 from geoseg.errors import InputError
-from geoseg.infer.blocks import SceneTask, run_blocks
+from geoseg.infer.blocks import run_blocks
 from geoseg.infer.devices import Precision
 from geoseg.infer.layers import ALWAYS, LAYERS, LEVEL
 from geoseg.infer.options import DEFAULT_MEMORY_BYTES
 from geoseg.infer.plan import cells_for
 from geoseg.infer.predictor import TorchPredictor
 from geoseg.infer.scale import lattice_for
+from geoseg.infer.task import SceneTask
 from geoseg.legend import Legend
 from geoseg.models.boundary_iou import NOTHING, BoundaryCounter, BoundaryCounts
 from geoseg.models.calibration import Reliability

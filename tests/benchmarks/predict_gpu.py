@@ -31,7 +31,7 @@ from _scenes import BANDS, CLASSES, write_base, write_model, write_tiff
 import geoseg
 from geoseg.infer import PredictOptions, PredictResult, TorchModel, TorchPredictor
 from geoseg.infer.layers import Layer, chosen_layers
-from geoseg.infer.network import folded
+from geoseg.infer.network import simpler
 from geoseg.io.cog import write_cog, write_part
 from geoseg.legend import Legend
 
@@ -187,7 +187,7 @@ def forward_limit(
     measured with the weights in it, and with autocast, as in a job; the faster is the limit.
     """
     device, half, (rows, cols) = predictor.device, HALF.get(predictor.precision), tiling.tile_shape
-    network = folded(trained.network.eval(), bands=BANDS).to(device, memory_format=torch.channels_last)
+    network = simpler(trained.network.eval(), bands=BANDS).to(device, memory_format=torch.channels_last)
     image = torch.randn(batch, BANDS, rows, cols, device=device).contiguous(memory_format=torch.channels_last)
 
     def autocast() -> None:

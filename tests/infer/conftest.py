@@ -52,6 +52,7 @@ class NumpyPredictor:
     tiles: int = 0
     arrays: Arrays = HOST
     readers: int = 1
+    lanes: int = 1
     model_bytes: int = 0
     precision: str = "fp32"
 

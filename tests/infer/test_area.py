@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geoseg.infer.blocks import SceneTask, run_blocks
+from geoseg.infer.blocks import run_blocks
 from geoseg.infer.layers import NO_PERCENT, chosen_layers
 from geoseg.infer.scale import lattice_for
+from geoseg.infer.task import SceneTask
 from geoseg.io.regions import Area, open_area
 from geoseg.legend import Legend
 

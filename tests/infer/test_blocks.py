@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from geoseg.errors import ModelFileError
 from geoseg.infer.blend import BLENDS, window
-from geoseg.infer.blocks import FinishedBlock, Predictor, SceneTask, plan_steps, run_blocks
+from geoseg.infer.blocks import run_blocks
 from geoseg.infer.layers import NO_PERCENT
+from geoseg.infer.rows import plan_steps
 from geoseg.infer.scale import lattice_for
+from geoseg.infer.task import FinishedBlock, Predictor, SceneTask
 from geoseg.legend import Legend
 from geoseg.tiling import Tiling
 
@@ -96,6 +98,7 @@ def test_any_cut_and_batch_give_the_same_bits(
     whole = mapped(task_of(source, positions(), tile=sizes[0], overlap=sizes[1], blend=blend), (99, 99))
     cells = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     predictor = positions(batch_tiles=data.draw(st.integers(1, 5)))
+    predictor.lanes = data.draw(st.integers(1, 3))
     task = task_of(source, predictor, tile=sizes[0], overlap=sizes[1], blend=blend)
     for alone in (False, True):
         for found, wanted in zip(mapped(task, cells, alone=alone), whole, strict=True):

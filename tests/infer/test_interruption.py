@@ -17,10 +17,10 @@ import pytest
 
 from geoseg.errors import OutputError
 from geoseg.infer import parts as parts_module
-from geoseg.infer.blocks import SceneTask
 from geoseg.infer.job import Job, run_job
 from geoseg.infer.parts import Plan
 from geoseg.infer.scale import lattice_for
+from geoseg.infer.task import SceneTask
 from geoseg.io import cog
 from geoseg.legend import Legend
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from geoseg.errors import InputError, ModelFileError, OutputError, OutputExistsError, ReadError
 from geoseg.infer import assemble, plan
-from geoseg.infer.blocks import Member, SceneTask
 from geoseg.infer.executors import Crew
 from geoseg.infer.job import Job, PredictResult, run_job
 from geoseg.infer.layers import chosen_layers
@@ -24,6 +23,7 @@ from geoseg.infer.memory import memory_returned
 from geoseg.infer.parts import JobFolder, Plan
 from geoseg.infer.plan import bytes_per_col, cells_for, largest_overlap
 from geoseg.infer.scale import lattice_for
+from geoseg.infer.task import Member, SceneTask
 from geoseg.legend import Legend
 from geoseg.tiling import Window
 

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geoseg.infer.blocks import Member, SceneTask, run_blocks
+from geoseg.infer.blocks import run_blocks
 from geoseg.infer.canvas import EACH_SCENE, HOST
 from geoseg.infer.layers import chosen_layers
 from geoseg.infer.scale import lattice_for
+from geoseg.infer.task import Member, SceneTask
 from geoseg.infer.torch_arrays import TorchArrays
 from geoseg.legend import Legend
 from geoseg.tiling import Window

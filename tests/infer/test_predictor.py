@@ -15,7 +15,7 @@ from torch._dynamo.exc import TorchDynamoException
 from geoseg.errors import InputError, ModelFileError
 from geoseg.infer import devices
 from geoseg.infer.devices import find_device, find_precision, has_bf16
-from geoseg.infer.network import folded, model_digest, resize
+from geoseg.infer.network import model_digest, resize, simpler
 from geoseg.infer.predictor import TorchPredictor
 from geoseg.infer.turns import TURNS
 from geoseg.legend import Legend
@@ -195,6 +195,33 @@ def test_a_batch_is_found_within_memory_and_a_given_one_is_kept(card: Callable[.
         TorchPredictor.from_card(Spy(), card(), batch=0, device="cpu")
 
 
+def test_lanes_follow_cores_and_memory(card: Callable[..., ModelCard], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+
+    def of(**options: Any) -> TorchPredictor:
+        network = nn.Sequential(nn.Conv2d(2, 16, 3, padding=1), nn.Conv2d(16, 2, 3, padding=1))
+        return TorchPredictor.from_card(network, card(), device="cpu", **options)
+
+    assert (of().lanes, of(compiled=True).lanes) == (4, 1)
+    free, few, tight = of(), of(), of()
+    taken = free.fit_batch(model_shape=(512, 512), tiles=9, memory_bytes=10**10)
+    assert (free.lanes, free.batch_tiles) == (4, 1)
+    few.fit_batch(model_shape=(512, 512), tiles=3, memory_bytes=10**10)
+    assert few.lanes == 3
+    assert 0 < tight.fit_batch(model_shape=(512, 512), tiles=9, memory_bytes=1) < taken
+    assert tight.lanes == 1
+    again = pickle.loads(pickle.dumps(tight))  # noqa: S301
+    assert again.lanes == 1
+
+
+def test_a_model_takes_the_memory_of_its_weights_as_given_and_as_they_are_used(card: Callable[..., ModelCard]) -> None:
+    layer = nn.Conv2d(2, 2, 1)
+    assert TorchPredictor.from_card(layer, card(), device="cpu").model_bytes == 4 * (2 * 2 + 2)  # it is used as given
+    fast = TorchPredictor.from_card(nn.Conv2d(32, 32, 3, padding=1), card(), device="cpu")
+    given, products = 4 * (32 * 32 * 9 + 32), 4 * (32 * 32 * 36 + 32)
+    assert fast.model_bytes in (given, given + products)  # as the processor goes
+
+
 def test_the_digest_follows_weights_and_normalisation(card: Callable[..., ModelCard]) -> None:
     network = Spy()
     digests = {model_digest(network, card()), model_digest(Spy(), card()), model_digest(network, card(mean=9.0))}
@@ -223,7 +250,7 @@ class Normed(nn.Module):
 
 def test_batch_norms_are_folded_into_the_same_function() -> None:
     network = Normed().eval()
-    found = folded(network, bands=2)
+    found = simpler(network, bands=2)
     assert not [module for module in found.modules() if isinstance(module, nn.BatchNorm2d)]
     image = torch.randn(2, 2, 40, 50)
     torch.testing.assert_close(found(image), network(image))
@@ -231,7 +258,7 @@ def test_batch_norms_are_folded_into_the_same_function() -> None:
 
 def test_a_network_that_decides_by_its_input_runs_as_it_is() -> None:
     network = Normed(deciding=True).eval()
-    assert folded(network, bands=2) is network
+    assert simpler(network, bands=2) is network
 
 
 def test_a_pickled_predictor_gives_the_same_bits() -> None:

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import ReadError
-from geoseg.infer.blocks import SceneTask, run_blocks
+from geoseg.infer.blocks import run_blocks
 from geoseg.infer.encode import encode_block, notes_of
 from geoseg.infer.layers import chosen_layers
 from geoseg.infer.reading import Unread, merged, read_piece
 from geoseg.infer.scale import lattice_for
+from geoseg.infer.task import SceneTask
 from geoseg.legend import Legend
 from geoseg.raster import Raster
 from geoseg.tiling import Window

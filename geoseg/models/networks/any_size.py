@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -44,18 +45,44 @@ class AnySize:
         Raises:
             InputError: The encoder takes images of one size, and this one is larger.
         """
-        rows, cols = image.shape[-2:]
-        if self.largest is not None and (rows > self.largest or cols > self.largest):
-            raise InputError(
-                f"the encoder takes images of up to {self.largest} px, given are {rows} x {cols}; make patches and "
-                f"tiles that small, or build it with options: {{encoder_options: {{img_size: {max(rows, cols)}}}}}"
-            )
-        below, right = (_lacking(side, self.multiple, self.least) for side in (rows, cols))
+        return padded_inside(self.unpadded, image, multiple=self.multiple, least=self.least, largest=self.largest)
+
+    def check_input_shape(self, x: Tensor) -> None:
+        """Nothing, for `forward` has padded the image; a graph cannot be drawn of a network that looks at sides."""
+
+    def unpadded(self, image: Tensor) -> Tensor:
+        """Logits of an image of rows and columns that the network itself takes."""
         network: Any = super()  # of the class beside this one
-        if below or right:
-            image = padded_image(image, below=below, right=right)
         logits: Tensor = network.forward(image)
-        return logits[..., :rows, :cols] if below or right else logits
+        return logits
+
+
+def padded_inside(
+    network: Callable[[Tensor], Tensor], image: Tensor, *, multiple: int, least: int, largest: int | None
+) -> Tensor:
+    """Logits of an image of any rows and columns, from a network that takes multiples.
+
+    Args:
+        network: From `(n, band, row, col)` to `(n, class, row, col)`.
+        image: `(n, band, row, col)`.
+        multiple: As `AnySize.multiple`; `least` and `largest` likewise.
+        least: Fewest rows and columns that the network takes.
+        largest: Most rows and columns of an image.
+
+    Raises:
+        InputError: The image is larger than the largest.
+    """
+    rows, cols = image.shape[-2:]
+    if largest is not None and (rows > largest or cols > largest):
+        raise InputError(
+            f"the encoder takes images of up to {largest} px, given are {rows} x {cols}; make patches and "
+            f"tiles that small, or build it with options: {{encoder_options: {{img_size: {max(rows, cols)}}}}}"
+        )
+    below, right = (_lacking(side, multiple, least) for side in (rows, cols))
+    if below or right:
+        image = padded_image(image, below=below, right=right)
+    logits = network(image)
+    return logits[..., :rows, :cols] if below or right else logits
 
 
 def _lacking(side: int, multiple: int, least: int) -> int:

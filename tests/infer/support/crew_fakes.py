@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import ReadError
-from geoseg.infer.blocks import SceneTask
 from geoseg.infer.canvas import HOST, HostArrays, Scores
 from geoseg.infer.layers import LAYERS
 from geoseg.infer.parts import EncodedBlock, JobFolder, Plan
 from geoseg.infer.scale import lattice_for
+from geoseg.infer.task import SceneTask
 from geoseg.legend import Legend
 from geoseg.raster import Raster
 
@@ -81,6 +81,7 @@ class PositionNetwork:
     batch_tiles: int = 2
     classes: int = 3
     readers: int = 1
+    lanes: int = 1
     model_bytes: int = 0
 
     def __setstate__(self, state: dict[str, Any]) -> None:

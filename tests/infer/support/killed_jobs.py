@@ -20,12 +20,12 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from geoseg.infer.blocks import SceneTask
 from geoseg.infer.canvas import HOST, Scores
 from geoseg.infer.job import Job, run_job
 from geoseg.infer.layers import chosen_layers
 from geoseg.infer.parts import Plan
 from geoseg.infer.scale import lattice_for
+from geoseg.infer.task import SceneTask
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
 
@@ -35,7 +35,7 @@ SHAPE = (700, 500)
 class Slow:
     """Scores that hang on the position; each tile takes a few milliseconds."""
 
-    classes, batch_tiles, readers, model_bytes, arrays = 3, 1, 1, 0, HOST
+    classes, batch_tiles, readers, lanes, model_bytes, arrays = 3, 1, 1, 1, 0, HOST
 
     def scores(self, tiles, valid, *, model_shape):  # noqa: ARG002
         time.sleep(0.004)
