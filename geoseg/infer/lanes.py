@@ -59,23 +59,33 @@ def in_lanes(
 
 
 def lane_pool(lanes: int) -> ThreadPoolExecutor:
-    """The process's threads for that many lanes."""
-    return _pool(os.getpid(), lanes)
+    """The process's threads for that many lanes; those of the caller's cores are shared among them."""
+    return _pool(os.getpid(), "lane", lanes, max(1, own_threads() // lanes))
 
 
-@lru_cache(maxsize=2)
-def _pool(process: int, lanes: int) -> ThreadPoolExecutor:  # keyed by process, for a fork leaves the threads behind
-    del process
-    started = threading.Barrier(lanes + 1)
-    share = max(1, thread_count() // lanes)
-    pool = ThreadPoolExecutor(lanes, "geoseg-lane", initializer=_begin, initargs=(share, started))
-    for _ in range(lanes):
-        pool.submit(int)
+def helper_pool() -> ThreadPoolExecutor:
+    """Threads of one core each, as many as there are cores, for work that a lane of several cores divides."""
+    return _pool(os.getpid(), "helper", thread_count(), 1)
+
+
+def own_threads() -> int:
+    """Threads that the calling thread may compute with."""
     torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch is not None else 0
+    return thread_count() if torch is None else int(torch.get_num_threads())
+
+
+@lru_cache(maxsize=4)
+def _pool(process: int, name: str, count: int, threads: int) -> ThreadPoolExecutor:
+    """Keyed by process, for a fork leaves the threads behind."""
+    del process
+    started = threading.Barrier(count + 1)
+    pool = ThreadPoolExecutor(count, f"geoseg-{name}", initializer=_begin, initargs=(threads, started))
+    for _ in range(count):
+        pool.submit(int)
+    torch, before = sys.modules.get("torch"), own_threads()
     started.wait(LONGEST_START_S)
     if torch is not None:
-        torch.set_num_threads(threads)  # which threads to come go by; each lane has set its own
+        torch.set_num_threads(before)  # which threads to come go by; each of these has set its own
     return pool
 
 

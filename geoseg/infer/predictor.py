@@ -86,6 +86,7 @@ class TorchPredictor:
         self.batch_tiles = batch_tiles
         self.turns = turns
         self._given = (network, mean, std, device, precision, compiled)
+        self._most_lanes: int | None = None
         self._settle()
 
     def _settle(self) -> None:
@@ -97,7 +98,7 @@ class TorchPredictor:
         self._moments = [torch.from_numpy(part).to(self.device)[:, None, None] for part in (self._mean, self._std)]
         self._make_ready()
         alone = self.device.type != "cpu" or compiled or not isinstance(network, nn.Module)
-        self._lanes = 1 if alone else thread_count()
+        self._lanes = 1 if alone else torch.get_num_threads()
 
     def _make_ready(self) -> None:
         """Make the network what is fastest for the device and the arithmetic."""
@@ -111,13 +112,11 @@ class TorchPredictor:
         if isinstance(network, nn.Module):
             network = network.cpu()
         return {"classes": self.classes, "batch_tiles": self.batch_tiles, "turns": self.turns,
-                "most_lanes": self._lanes, "_given": (network, *options)}  # fmt: skip
+                "_most_lanes": self._most_lanes, "_given": (network, *options)}  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        most_lanes = state.pop("most_lanes")
         self.__dict__.update(state)
         self._settle()
-        self._lanes = min(self._lanes, most_lanes)
 
     @classmethod
     def from_card(
@@ -173,7 +172,7 @@ class TorchPredictor:
     @property
     def lanes(self) -> int:
         """One a core of the CPU, as far as the memory goes; one with a GPU, or where the network is compiled."""
-        return self._lanes
+        return min(self._lanes, self._most_lanes or self._lanes)
 
     def fit_batch(self, *, model_shape: tuple[int, int], tiles: int, memory_bytes: int, search: bool = True) -> int:
         """Choose `batch_tiles` by a short trial; returns the bytes of memory that a batch takes on the host.
@@ -190,12 +189,12 @@ class TorchPredictor:
         if self.device.type == "cuda":
             return self._fit_on_gpu(model_shape, search=search)
         one = max(1, peak_bytes_of(lambda: self._try(model_shape, self.batch_tiles)) // self.batch_tiles)
-        self._lanes = max(1, min(self._lanes, tiles, memory_bytes // (one * self.batch_tiles)))
+        self._most_lanes = max(1, memory_bytes // (one * self.batch_tiles))
         if search and TRIAL_SHARE * tiles >= LEAST_TRIAL:
             handy = LARGEST_BATCH_PX["cpu"] // (model_shape[0] * model_shape[1])
-            largest = max(1, min(handy, tiles // self._lanes, memory_bytes // (one * self._lanes)))
+            largest = max(1, min(handy, tiles // self.lanes, memory_bytes // (one * self.lanes)))
             self.batch_tiles = self._fastest(model_shape, tiles=tiles, largest=largest)
-        return one * self.batch_tiles * self._lanes
+        return one * self.batch_tiles * min(self.lanes, tiles)
 
     def check(
         self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]

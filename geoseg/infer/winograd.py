@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geoseg.infer.lanes import helper_pool
 from geoseg.infer.vectors import (
     BUSY_PLANES,
     FLOAT_BYTES,
@@ -86,8 +87,8 @@ class FastConv(nn.Module):
     """A convolution of 3 x 3 pixels, stride 1, padded with zeros, and what stands before and after it.
 
     The input is one image or several, concatenated; of those in `doubled` each pixel is taken four times first, as by
-    `interpolate` with the mode nearest. An image is computed by the thread that calls, whatever else is in the batch,
-    so the same image gives the same bits.
+    `interpolate` with the mode nearest. Each image is computed by itself, in chunks that follow from its size, so it
+    has the same bits whatever is beside it in the batch, and on any number of threads.
     """
 
     def __init__(
@@ -185,24 +186,54 @@ class FastConv(nn.Module):
         deep = weights.shape[1]
         across, squares = -(-cols // SQUARE), -(-rows // SQUARE) * -(-cols // SQUARE)
         chunk = min(squares, max(LEAST_CHUNK, CHUNK_BYTES // (PRODUCTS * FLOAT_BYTES * (deep + width))))
-        given = _buffer("given", PRODUCTS * chunk * deep).view(PRODUCTS, chunk, deep)
-        made = _buffer("made", PRODUCTS * chunk * width).view(PRODUCTS, chunk, width)
-        surroundings, products = given.numpy(), made.numpy()
         least = np.float32(0 if self.relu else -np.inf)
         more = np.zeros(LANES, np.float32) if plus is None else plus.reshape(-1)
-        multiply = self._multiplication(given, made)
-        for first in range(0, squares, chunk):
-            count = min(chunk, squares - first)
-            if count < chunk:
-                multiply = self._multiplication(given[:, :count], made[:, :count])
-            for image in images:
-                _read(image.pixels, image.twice, surroundings, image.channel, first, count, across)
-            multiply()
-            _write(products, bias, least, more, plus is not None, out, first, count, across)
 
-    def _multiplication(self, given: Tensor, made: Tensor) -> Callable[[], object]:
-        """What multiplies planes `(36, square, channel)` with the weights; products that are zero are left out."""
-        weights, start = cast("Tensor", self.products), self._plain_from
+        def make(first: int, spot: _Spot) -> None:
+            count = min(chunk, squares - first)
+            for image in images:
+                _read(image.pixels, image.twice, spot.surroundings, image.channel, first, count, across)
+            spot.multiply(count)
+            _write(spot.products, bias, least, more, plus is not None, out, first, count, across)
+
+        starts = range(0, squares, chunk)
+        if len(starts) > 1 and torch.get_num_threads() > 1:
+            list(helper_pool().map(lambda first: make(first, _Spot(weights, chunk, self._plain_from)), starts))
+        else:
+            spot = _Spot(weights, chunk, self._plain_from)
+            for first in starts:
+                make(first, spot)
+
+
+class _Spot:
+    """Memory of this thread for the planes of a chunk of squares, and what multiplies them with the weights.
+
+    Attributes:
+        surroundings: The planes `(36, square, channel)` of the input.
+        products: Those of the output.
+    """
+
+    def __init__(self, weights: Tensor, chunk: int, plain_from: int) -> None:
+        """Of some size.
+
+        Args:
+            weights: `(36, in, out)`.
+            chunk: Squares.
+            plain_from: Channels of the input before this one are those of doubled images.
+        """
+        deep, width = weights.shape[1:]
+        self._given = _buffer("given", PRODUCTS * chunk * deep).view(PRODUCTS, chunk, deep)
+        self._made = _buffer("made", PRODUCTS * chunk * width).view(PRODUCTS, chunk, width)
+        self._weights, self._chunk, self._plain_from = weights, chunk, plain_from
+        self.surroundings, self.products = self._given.numpy(), self._made.numpy()
+        self._whole = self._multiplication(chunk)
+
+    def multiply(self, count: int) -> None:
+        """The products of the first `count` squares; those that are zero are left out."""
+        (self._whole if count == self._chunk else self._multiplication(count))()
+
+    def _multiplication(self, count: int) -> Callable[[], object]:
+        given, made, weights, start = self._given[:, :count], self._made[:, :count], self._weights, self._plain_from
         if not start:
             return partial(torch.bmm, given, weights, out=made)
         busy, idle = made[:BUSY_PLANES], made[BUSY_PLANES:]

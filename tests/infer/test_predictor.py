@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -195,8 +195,16 @@ def test_a_batch_is_found_within_memory_and_a_given_one_is_kept(card: Callable[.
         TorchPredictor.from_card(Spy(), card(), batch=0, device="cpu")
 
 
-def test_lanes_follow_cores_and_memory(card: Callable[..., ModelCard], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_lanes_follow_cores_and_memory(card: Callable[..., ModelCard]) -> None:
 
     def of(**options: Any) -> TorchPredictor:
         network = nn.Sequential(nn.Conv2d(2, 16, 3, padding=1), nn.Conv2d(16, 2, 3, padding=1))
@@ -206,8 +214,8 @@ def test_lanes_follow_cores_and_memory(card: Callable[..., ModelCard], monkeypat
     free, few, tight = of(), of(), of()
     taken = free.fit_batch(model_shape=(512, 512), tiles=9, memory_bytes=10**10)
     assert (free.lanes, free.batch_tiles) == (4, 1)
-    few.fit_batch(model_shape=(512, 512), tiles=3, memory_bytes=10**10)
-    assert few.lanes == 3
+    assert few.fit_batch(model_shape=(512, 512), tiles=1, memory_bytes=10**10) < taken
+    assert few.lanes == 4
     assert 0 < tight.fit_batch(model_shape=(512, 512), tiles=9, memory_bytes=1) < taken
     assert tight.lanes == 1
     again = pickle.loads(pickle.dumps(tight))  # noqa: S301

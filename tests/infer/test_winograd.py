@@ -86,6 +86,18 @@ def test_an_image_has_the_same_bits_alone_and_beside_others() -> None:
             assert torch.equal(fast(many[number : number + 1])[0], together[number])
 
 
+def test_an_image_has_the_same_bits_on_any_number_of_threads() -> None:
+    fast, (image,) = FastConv(convolution(64, 64, seed=3), relu=True), images(1, [(64, 150, 170)], 4)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            found.append(fast(image))
+    torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_a_square_hangs_on_its_surroundings_alone() -> None:
     """The chunks that squares are computed in do not show: another part of the image gives the same numbers."""
     fast, (image,) = FastConv(convolution(16, 16, seed=5)), images(1, [(16, 96, 400)], 6)
