@@ -26,7 +26,6 @@ UNDRAWABLE = (
 """What comes out of drawing a network of which there is no graph."""
 
 IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d)
-SOURCES_AT_MOST = 8
 
 
 class _Tracer(fx.Tracer):
@@ -152,18 +151,18 @@ def _replace(network: fx.GraphModule, node: fx.Node, layer: nn.Conv2d) -> None:
     sources, doubled, size = _sources(node.args[0], layer)
     widths = [_shape(source)[1] for source in sources]
     last, plus = _added(node)
-    chain = [last, node] if plus is not None else [node]
+    covered = [node] if plus is None else [last, node]
     after = _only_user(last)
     relu = after is not None and _is_relu(network, after)
     if after is not None and relu:
-        chain = [after, *chain]
+        covered = [after, *covered]
     options = ({"size": size} if any(doubled) else {}) | ({} if plus is None else {"plus": plus})
     _put(network, str(node.target), FastConv(layer, widths=widths, doubled=doubled, relu=relu))
-    with network.graph.inserting_before(chain[0]):
+    with network.graph.inserting_before(covered[0]):
         fast = network.graph.create_node("call_module", str(node.target), tuple(sources), options)
-    fast.meta = dict(chain[0].meta)
-    chain[0].replace_all_uses_with(fast)
-    for gone in chain:
+    fast.meta = dict(covered[0].meta)
+    covered[0].replace_all_uses_with(fast)
+    for gone in covered:
         network.graph.erase_node(gone)
 
 
@@ -216,8 +215,8 @@ def _concatenated(node: Any) -> list[fx.Node]:
         return []
     parts = node.args[0] if node.args else ()
     dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-    few = isinstance(parts, (list, tuple)) and 0 < len(parts) <= SOURCES_AT_MOST
-    return list(parts) if few and dim == 1 and all(isinstance(part, fx.Node) for part in parts) else []
+    listed = isinstance(parts, (list, tuple)) and all(isinstance(part, fx.Node) for part in parts)
+    return list(parts) if listed and dim == 1 else []
 
 
 def _doubled(node: fx.Node) -> tuple[fx.Node | None, Any]:
