@@ -60,12 +60,7 @@ def in_lanes(
 
 def lane_pool(lanes: int) -> ThreadPoolExecutor:
     """The process's threads for that many lanes; those of the caller's cores are shared among them."""
-    return _pool(os.getpid(), "lane", lanes, max(1, own_threads() // lanes))
-
-
-def helper_pool() -> ThreadPoolExecutor:
-    """Threads of one core each, as many as there are cores, for work that a lane of several cores divides."""
-    return _pool(os.getpid(), "helper", thread_count(), 1)
+    return _pool(os.getpid(), lanes, max(1, own_threads() // lanes))
 
 
 def own_threads() -> int:
@@ -74,13 +69,13 @@ def own_threads() -> int:
     return thread_count() if torch is None else int(torch.get_num_threads())
 
 
-@lru_cache(maxsize=4)
-def _pool(process: int, name: str, count: int, threads: int) -> ThreadPoolExecutor:
+@lru_cache(maxsize=2)
+def _pool(process: int, lanes: int, threads: int) -> ThreadPoolExecutor:
     """Keyed by process, for a fork leaves the threads behind."""
     del process
-    started = threading.Barrier(count + 1)
-    pool = ThreadPoolExecutor(count, f"geoseg-{name}", initializer=_begin, initargs=(threads, started))
-    for _ in range(count):
+    started = threading.Barrier(lanes + 1)
+    pool = ThreadPoolExecutor(lanes, "geoseg-lane", initializer=_begin, initargs=(threads, started))
+    for _ in range(lanes):
         pool.submit(int)
     torch, before = sys.modules.get("torch"), own_threads()
     started.wait(LONGEST_START_S)

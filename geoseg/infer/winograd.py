@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geoseg.infer.lanes import helper_pool
 from geoseg.infer.vectors import (
     BUSY_PLANES,
     FLOAT_BYTES,
@@ -87,8 +86,8 @@ class FastConv(nn.Module):
     """A convolution of 3 x 3 pixels, stride 1, padded with zeros, and what stands before and after it.
 
     The input is one image or several, concatenated; of those in `doubled` each pixel is taken four times first, as by
-    `interpolate` with the mode nearest. Each image is computed by itself, in chunks that follow from its size, so it
-    has the same bits whatever is beside it in the batch, and on any number of threads.
+    `interpolate` with the mode nearest. Each image is computed by itself, in the calling thread, so it has the same
+    bits whatever is beside it in the batch.
     """
 
     def __init__(
@@ -189,20 +188,13 @@ class FastConv(nn.Module):
         least = np.float32(0 if self.relu else -np.inf)
         more = np.zeros(LANES, np.float32) if plus is None else plus.reshape(-1)
 
-        def make(first: int, spot: _Spot) -> None:
+        spot = _Spot(weights, chunk, self._plain_from)
+        for first in range(0, squares, chunk):
             count = min(chunk, squares - first)
             for image in images:
                 _read(image.pixels, image.twice, spot.surroundings, image.channel, first, count, across)
             spot.multiply(count)
             _write(spot.products, bias, least, more, plus is not None, out, first, count, across)
-
-        starts = range(0, squares, chunk)
-        if len(starts) > 1 and torch.get_num_threads() > 1:
-            list(helper_pool().map(lambda first: make(first, _Spot(weights, chunk, self._plain_from)), starts))
-        else:
-            spot = _Spot(weights, chunk, self._plain_from)
-            for first in starts:
-                make(first, spot)
 
 
 class _Spot:
