@@ -21,6 +21,7 @@ Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 LONGEST_START_S = 60
+"""Until when the threads of all lanes have begun."""
 
 
 def in_lanes(

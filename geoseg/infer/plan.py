@@ -44,7 +44,7 @@ def bytes_per_col(task: SceneTask, *, block_rows: int) -> int:
     legend, rows = task.legend, task.tiling.rows
     pixel = len(task.source.bands) * task.source.dtype.itemsize + 2
     lanes = largest_overlap(task.scenes, slack_px=rows.tile)
-    carried = rows.tile * (4 * len(legend) + pixel) * lanes
+    carried = rows.tile * (4 * len(legend) + 2 * pixel) * lanes  # tiles of the row before may still be at work
     ahead = 3 * rows.tile * pixel * lanes  # the rows just read, the next, and the reader's own copy
     layers = sum(len(layer.bands(legend)) * layer.dtype(legend).itemsize for layer in task.layers)
     finished = block_rows * rows.stride * layers * BLOCKS_HELD
