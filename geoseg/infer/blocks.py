@@ -23,6 +23,7 @@ from geoseg.infer.canvas import NO_NUMBER, Scores
 from geoseg.infer.feed import read_ahead
 from geoseg.infer.lanes import in_lanes
 from geoseg.infer.memory import give_back, memory_kept
+from geoseg.infer.pauses import few_pauses
 from geoseg.infer.reading import Unread
 from geoseg.infer.rows import Batch, Intake, Rows, Step, TileRow, plan_steps, read_rows
 from geoseg.infer.task import FinishedBlock, SceneTask
@@ -103,6 +104,7 @@ def run_blocks(
     done: list[dict[str, NDArray[Any]]] = []
     unread: dict[int, list[Unread]] = {}
     with ExitStack() as stack:
+        stack.enter_context(few_pauses())
         if readers == 1:  # the network works in this process's memory
             stack.enter_context(memory_kept())
         pool = stack.enter_context(ThreadPoolExecutor(readers, "geoseg-decode")) if readers > 1 else None

@@ -81,6 +81,8 @@ def simplified(network: nn.Module, *, probe: Tensor | None) -> nn.Module:
     graph = fuse(drawn, inplace=True, no_trace=True)
     if probe is not None:
         with_fast_convolutions(cast("fx.GraphModule", graph), _padded(network, probe) if inside else probe)
+    # A module whose graph knows it is a circle: its weights would stay in memory until garbage is looked for.
+    cast("fx.GraphModule", graph).graph.owning_module = None
     return Padded(network, graph) if isinstance(network, AnySize) else graph
 
 

@@ -28,6 +28,7 @@ from geoseg.infer.halving import in_halves
 from geoseg.infer.kernels import standardize, thread_count
 from geoseg.infer.memory import peak_bytes_of
 from geoseg.infer.network import model_digest, ready, resize, softmax, to_gpu
+from geoseg.infer.pauses import few_pauses
 from geoseg.infer.torch_arrays import TorchArrays
 from geoseg.infer.turns import TURNS, turned
 from geoseg.models.card import ModelCard
@@ -105,7 +106,8 @@ class TorchPredictor:
         network, mean, _, _, _, compiled = self._given
         self._work: Callable[[Tensor], Tensor] = network
         if isinstance(network, nn.Module):
-            self._work = ready(network, self.device, bands=len(mean), compiled=compiled, precision=self.precision)
+            with few_pauses():
+                self._work = ready(network, self.device, bands=len(mean), compiled=compiled, precision=self.precision)
 
     def __getstate__(self) -> dict[str, Any]:
         network, *options = self._given

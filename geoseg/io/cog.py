@@ -43,6 +43,9 @@ CHECKED_PX = 8 * BLOCK_PX
 
 # In bytes. GDAL fills its cache before it lets go of anything, and copying reads each tile once.
 CACHE_BYTES = 32 * 2**20
+DEFLATE_LEVEL = 5
+"""With GDAL's own 6 a class map takes 1.4 to 1.8 times as long, and is 4 % smaller."""
+
 LEGEND_TAG = "GEOSEG_LEGEND"
 # The quickest that there is, for a part is read once and deleted.
 PART_COMPRESSIONS: tuple[dict[str, Any], ...] = (
@@ -330,9 +333,9 @@ def _copy_as_cog(vrt: Path, image: Path, *, resampling: str) -> None:
     try:
         with _ALONE, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, VRT_NUM_THREADS=1):
             rasterio.shutil.copy(
-                vrt, image, driver="COG", COMPRESS="DEFLATE", BLOCKSIZE=BLOCK_PX, NUM_THREADS="ALL_CPUS",
-                BIGTIFF="IF_SAFER", OVERVIEWS="IGNORE_EXISTING", OVERVIEW_RESAMPLING=resampling.upper(),
-                RESAMPLING=resampling.upper(),
+                vrt, image, driver="COG", COMPRESS="DEFLATE", LEVEL=DEFLATE_LEVEL, BLOCKSIZE=BLOCK_PX,
+                NUM_THREADS="ALL_CPUS", BIGTIFF="IF_SAFER", OVERVIEWS="IGNORE_EXISTING",
+                OVERVIEW_RESAMPLING=resampling.upper(), RESAMPLING=resampling.upper(),
             )  # fmt: skip
     except (RasterioError, CPLE_BaseError) as error:
         raise _unfinished(error) from error

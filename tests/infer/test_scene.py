@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from geoseg.infer.executors import Crew
 from geoseg.infer.options import PredictOptions
 from geoseg.infer.predictor import TorchModel
 from geoseg.infer.scene import predict_scene
+from geoseg.infer.winograd import FastConv
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
 from geoseg.models.build import create_model
@@ -111,6 +114,20 @@ def test_a_network_maps_alike_for_any_blocks_and_batch(
         maps.append(read(result.class_map))
     assert all((found != maps[0]).mean() <= 1e-5 for found in maps)
     assert len(np.unique(maps[0])) > 1
+
+
+def test_networks_do_not_stay_in_memory_until_garbage_is_looked_for(write: Callable[..., Path], tmp_path: Path) -> None:
+    source, network = open_source(write(80, 90)), create_model(ModelSpec(bands=2, classes=3))
+    kept = weakref.ref(network)
+    gc.collect()
+    gc.disable()
+    try:
+        predict_scene(source, models=[TorchModel(network, card_of("row", "col"))], out=tmp_path / "map.tif")
+        del network
+        assert kept() is None
+        assert not [found for found in gc.get_objects() if type(found) is FastConv]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("overlap", [None, "auto"])
