@@ -8,9 +8,9 @@
 - `blocks`, `rows`, `reading`, `feed`, `lanes`: one block: pixels in, tiles predicted side by side and blended, finished
   rows out.
 - `canvas` (`kernels`), `torch_arrays`, `blend`, `layers`: the sums, in memory or on a device, and what is read off.
-- `predictor` (`network`, `devices`), `onnx` (`bilinear`), `ensemble`, `turns`, `halving`: networks at work; `graphs`,
-  `winograd` (`vectors`): the same networks, faster.
-- `scale`, `memory`, `seams`: does the scene fit the model, what is held, do borders show.
+- `predictor` (`network`, `devices`), `onnx` (`bilinear`), `ensemble`, `turns`, `halving`: networks at work;
+  `fast`: the same networks, faster.
+- `scale`, `memory`, `pauses`, `seams`: does the scene fit the model, what is held, who waits, do borders show.
 """
 
 import lazy_loader as lazy

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geoseg.infer.graphs import UNDRAWABLE, simplified
-from geoseg.infer.winograd import can_be_fast
+from geoseg.infer.fast.graphs import UNDRAWABLE, simplified
+from geoseg.infer.fast.winograd import can_be_fast
 from geoseg.models.card import ModelCard
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """The network at work: raw tiles in, class scores out, on its device.
 
-Torch is known here and in `network`, `graphs`, `winograd`, `devices` and `torch_arrays` alone. On a GPU raw numbers
+Torch is known here and in `network`, `fast`, `devices` and `torch_arrays` alone. On a GPU raw numbers
 cross the bus, and casting, normalising, resampling, softmax and blending happen there; on a CPU loops of one pass each
 do the same.
 """

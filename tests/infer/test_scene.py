@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from geoseg.errors import BandError, GridError, InputError
 from geoseg.infer import devices, plan
 from geoseg.infer.executors import Crew
+from geoseg.infer.fast.winograd import FastConv
 from geoseg.infer.options import PredictOptions
 from geoseg.infer.predictor import TorchModel
 from geoseg.infer.scene import predict_scene
-from geoseg.infer.winograd import FastConv
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
 from geoseg.models.build import create_model

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geoseg.infer.vectors import BUSY_PLANES, PLANES
-from geoseg.infer.winograd import FastConv, can_be_fast, transformed_weights
+from geoseg.infer.fast import winograd
+from geoseg.infer.fast.products import sgemm_address
+from geoseg.infer.fast.vectors import BUSY_PLANES, PLANES
+from geoseg.infer.fast.winograd import FastConv, can_be_fast, transformed_weights
 
 NEAR = 3e-6
 """Of the largest sum of a convolution's absolute products, what F(4, 3) may lose in float32."""
@@ -75,6 +77,21 @@ def test_it_is_the_convolution_by_its_definition(  # noqa: PLR0917 - drawn by hy
     wanted = wanted.clamp(min=0) if relu else wanted
     assert found.shape == wanted.shape
     assert float((found - wanted).abs().max()) <= NEAR * largest + 1e-6
+
+
+@pytest.mark.parametrize("doubled", [(False, False), (True, False), (True, True)])
+def test_without_the_product_of_torchs_library_it_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, doubled: tuple[bool, bool]
+) -> None:
+    layer, sides = convolution(48, 24, seed=3), [34 if twice else 68 for twice in doubled]
+    given_images = images(1, [(32, sides[0], sides[0]), (16, sides[1], sides[1])], 4)
+    fast = FastConv(layer, widths=(32, 16), doubled=doubled, relu=True)
+    with torch.no_grad():
+        if not sgemm_address():
+            pytest.skip("this build of torch keeps the product to itself")
+        found = fast(*given_images)
+        monkeypatch.setattr(winograd, "sgemm_address", lambda: 0)
+        torch.testing.assert_close(fast(*given_images), found, rtol=0, atol=2e-6)
 
 
 def test_an_image_has_the_same_bits_alone_and_beside_others() -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from geoseg.infer.graphs import simplified
+from geoseg.infer.fast.graphs import simplified
+from geoseg.infer.fast.winograd import FastConv
 from geoseg.infer.network import simpler
-from geoseg.infer.winograd import FastConv
 from geoseg.models.build import create_model
 from geoseg.models.spec import ModelSpec
 

@@ -15,7 +15,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
-from geoseg.infer.winograd import FastConv, can_be_fast
+from geoseg.infer.fast.winograd import FastConv, can_be_fast
 from geoseg.models.networks.any_size import AnySize, padded_inside
 
 RELUS = (functional.relu, torch.relu, torch.relu_)

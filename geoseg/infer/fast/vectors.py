@@ -35,6 +35,18 @@ BUSY_PLANES = 25
 """Those that are not zero for an image twice as large; the first ones."""
 
 
+def _float32s(_: Any, address: Any) -> Any:
+    """A pointer to the float32 numbers at an address."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
+
+    return types.CPointer(types.float32)(types.uint64), generate
+
+
+float32s: Any = intrinsic(_float32s)
+
+
 class _Lines:
     """Writes vector instructions."""
 
