@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, is_dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -75,7 +76,9 @@ def predict_scene(
     lattice = _lattice(bands, models, chosen)
     area = None if chosen.area is None else open_area(chosen.area, bands.geobox)
     layers = chosen_layers(chosen.layers)
-    predictor = _together([model.predictor(chosen) for model in models], cards, names)
+    with ThreadPoolExecutor(1, "geoseg-digest") as pool:
+        digests = pool.map(lambda model: model.digest, models)  # meanwhile
+        predictor = _together([model.predictor(chosen) for model in models], cards, names)
     task = SceneTask(
         bands, predictor, cards[0].legend, lattice.tiling, lattice.model_shape, chosen.blend, layers,
         members=_members(bands, chosen.rule), rule=chosen.rule, area=area, on_error=chosen.on_error,
@@ -83,7 +86,7 @@ def predict_scene(
     if chosen.precision == "auto" and set(predictor.precision.split()) != {"fp32"}:
         _look(task)
     about = {
-        "name": " + ".join(card.name for card in cards), "sha256": " ".join(model.digest for model in models),
+        "name": " + ".join(card.name for card in cards), "sha256": " ".join(digests),
         "precision": predictor.precision, "tta": chosen.tta,
     }  # fmt: skip
     job = Job(
