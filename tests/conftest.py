@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from matplotlib.figure import Figure
+from PIL import Image
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -23,6 +25,17 @@ settings.register_profile("house", deadline=None, max_examples=50, suppress_heal
 settings.load_profile("house")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are composed as ever, and saved as a dot: rendering takes longer than a tiny training run."""
+
+    def save(figure: Figure, path: str | os.PathLike[str], **_: object) -> None:
+        del figure
+        Image.new("L", (1, 1)).save(path, format="png")
+
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture(scope="session")

@@ -318,6 +318,7 @@ def check_run(name: str, case: Case) -> None:
     assert any(figures["validation_pixels"].values())
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("path", [path for path in TRAINED if path.stem != "multi_gpu"], ids=lambda path: path.stem)
 def test_a_config_trains_for_a_step(path, place, request):
     name = path.stem

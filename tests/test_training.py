@@ -60,6 +60,7 @@ def config(scene: dict, **changes) -> dict:
     return {"name": "tiny", **merged}
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_it_learns_and_leaves_one_model_file(scene):
     result = run_fit(config(scene, trainer={"max_epochs": 6}))
     assert result.model == Path("runs/tiny/model.safetensors")
@@ -95,6 +96,7 @@ def test_the_folder_tells_the_run(scene):
     assert yaml.safe_load((result.folder / "config.yaml").read_text())["data"]["batch"] == 8
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_statistics_are_those_of_the_valid_training_pixels(scene):
     result = run_fit(config(scene, data={"split": {"regions": {"rows": [0, 64]}, "buffer_m": 40.0}}))
     with rasterio.open("image.tif") as file:
@@ -106,6 +108,7 @@ def test_statistics_are_those_of_the_valid_training_pixels(scene):
     np.testing.assert_allclose([band.std for band in card.bands], values.std(1))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_same_seed_gives_the_same_weights(scene):
     runs = [
         run_fit(config(scene, name=f"run{k}"), seed_everything=seed, data={"workers": workers})
@@ -116,6 +119,7 @@ def test_the_same_seed_gives_the_same_weights(scene):
     assert not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_run_is_not_overwritten_unless_asked(scene):
     first = run_fit(config(scene))
     before = first.model.read_bytes()
@@ -175,6 +179,7 @@ def test_a_missing_config_says_where_one_is():
         run_fit("nowhere.yaml")
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_an_interrupted_run_resumes_as_if_it_had_never_stopped(scene, monkeypatch):
     whole = run_fit(config(scene, name="whole", trainer={"max_epochs": 3}))
     ran = History.on_validation_end
@@ -200,6 +205,7 @@ def test_an_interrupted_run_resumes_as_if_it_had_never_stopped(scene, monkeypatc
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_hard_examples_and_soft_labels_train(scene):
     with rasterio.open("labels.tif") as file:
         labels = file.read(1)
@@ -211,6 +217,7 @@ def test_hard_examples_and_soft_labels_train(scene):
     assert result.scores["mean_iou"] > 0.9
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_saved_split_is_the_same_split(scene):
     first = run_fit(config(scene))
     again = run_fit(config(scene, name="again", data={"split": {"file": "runs/tiny/split.geojson", "buffer_m": 20.0}}))
@@ -218,6 +225,7 @@ def test_a_saved_split_is_the_same_split(scene):
     assert parts[0] == parts[1]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_two_scenes_in_two_zones_at_one_resolution(scene, tmp_path, monkeypatch, caplog):
     with rasterio.open("image.tif") as image, rasterio.open("labels.tif") as labels:
         for name, source in (("image2.tif", image), ("labels2.tif", labels)):

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from geoseg.errors import InputError, ModelFileError
 from geoseg.infer.canvas import HOST, Arrays, Scores
@@ -32,6 +31,7 @@ from geoseg.infer.pauses import few_pauses
 from geoseg.infer.torch_arrays import TorchArrays
 from geoseg.infer.turns import TURNS, turned
 from geoseg.models.card import ModelCard
+from geoseg.models.compiling import told_of_compiling
 from geoseg.models.file import load_model
 from geoseg.models.receptive import overlap_for, receptive_radius
 
@@ -333,12 +333,8 @@ class TorchPredictor:
         return cast("Tensor", total) / len(TURNS[self.turns]), False
 
     def _logits(self, image: Tensor) -> Tensor:
-        try:
-            with self._autocast():
-                logits = self._work(image)
-        except TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0][:160]
-            raise InputError(f"the network cannot be compiled here: {reason}; leave --compile out") from error
+        with told_of_compiling("leave --compile out"), self._autocast():
+            logits = self._work(image)
         wanted = (self.classes, *image.shape[2:])
         if logits.shape[1:] != wanted:
             raise ModelFileError(

@@ -14,13 +14,13 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
 from torch.optim import Optimizer
 
 from geoseg.errors import InputError
 from geoseg.models.average import SwaOptions, move_average, still_copy
 from geoseg.models.build import create_model
 from geoseg.models.choices import check_choices, check_shares
+from geoseg.models.compiling import told_of_compiling
 from geoseg.models.depth import encoder_layers
 from geoseg.models.freezing import check_freeze, ever_learns, freeze_parts
 from geoseg.models.lora import LoraOptions, add_lora
@@ -238,12 +238,9 @@ class SegmentationTask(LightningModule):
     ) -> torch.Tensor:
         """Logits of one of the networks, float32 `(n, class, row, col)`, of an image in the units of its file."""
         scaled = normalize(image, valid, mean=self.mean, std=self.std, present=present)
-        try:
-            with torch.autocast(scaled.device.type, torch.bfloat16, enabled=use_bf16(self.bf16, scaled.device)):
-                logits: torch.Tensor = network(scaled)
-        except TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0][:160]
-            raise InputError(f"the network cannot be compiled here: {reason}; leave model.compile out") from error
+        half = torch.autocast(scaled.device.type, torch.bfloat16, enabled=use_bf16(self.bf16, scaled.device))
+        with told_of_compiling("leave model.compile out"), half:
+            logits: torch.Tensor = network(scaled)
         return logits.float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:  # noqa: ARG002 - Lightning's

@@ -31,7 +31,7 @@ def model_for(scene: str, folder: Path) -> Path:
     torch.manual_seed(0)
     spec = ModelSpec(decoder="pixel", encoder="none", bands=len(bands), classes=3, options={"hidden": [4]})
     infos = tuple(BandInfo(name=name, mean=100.0, std=50.0) for name in bands)
-    card = ModelCard(name="dummy", spec=spec, bands=infos, legend=LEGEND, gsd_m=(0.0, 0.0), tile_px=128, overlap_px=16)
+    card = ModelCard(name="dummy", spec=spec, bands=infos, legend=LEGEND, gsd_m=(0.0, 0.0), tile_px=256, overlap_px=16)
     save_model(path, model=create_model(spec), card=card)
     return path
 

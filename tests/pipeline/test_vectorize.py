@@ -16,6 +16,7 @@ from rasterio.transform import from_origin
 
 import geoseg
 from geoseg.cli import main
+from geoseg.infer import cluster
 
 CRS, TRANSFORM = "EPSG:32633", from_origin(500_000, 5_300_000, 10, 10)
 LEGEND = {1: "water", 2: "forest", 5: "crop"}
@@ -31,6 +32,12 @@ def write_raster(path: Path, pixels: np.ndarray, *, names: tuple[str, ...] = (),
         file.write(planes)
         file.descriptions = names or [None] * len(planes)
     return path
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler has a second to answer."""
+    monkeypatch.setattr(cluster, "CONNECT_S", 1)
 
 
 def patchy(shape: tuple[int, int] = (60, 70), seed: int = 0) -> np.ndarray:
@@ -190,6 +197,7 @@ def test_a_map_without_a_crs_is_measured_in_pixels(tmp_path: Path, caplog: pytes
         (["--scheduler", "tcp://127.0.0.1:9", "--engine", "dask"], "no Dask scheduler answers"),
     ],
 )
+@pytest.mark.usefixtures("impatient")
 def test_bad_options_are_one_line(
     options: list[str], words: str, refused: Callable[..., str], class_map: Path, tmp_path: Path
 ) -> None:

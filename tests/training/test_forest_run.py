@@ -16,6 +16,8 @@ from geoseg.errors import InputError
 from geoseg.models.card import read_card
 from geoseg.training.run import run_fit
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> dict:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import operator
+import sys
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, cast
 
 import torch
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.fx.passes.shape_prop import ShapeProp
@@ -100,8 +100,11 @@ def _padded(network: Any, probe: Tensor) -> Tensor:
 
 def with_norms_apart(network: nn.Module) -> nn.Module:
     """The network, where each of timm's layers that is a batch norm and an activation is two; changed in place."""
+    timm = sys.modules.get("timm.layers.norm_act")  # which takes seconds to load; where it is not, nothing is of it
+    if timm is None:
+        return network
     for name, layer in list(network.named_modules()):
-        if type(layer) is not BatchNormAct2d:
+        if type(layer) is not timm.BatchNormAct2d:
             continue
         norm = nn.BatchNorm2d(layer.num_features, eps=layer.eps, affine=layer.affine)
         norm.load_state_dict(layer.state_dict())

@@ -35,6 +35,11 @@ def write(path: Path, pixels: np.ndarray, *, nodata: int = 0) -> None:
         file.write(pixels)
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(unrendered) -> None:
+    """What is drawn is looked at in the tests beside this folder."""
+
+
 @pytest.fixture
 def scene(tmp_path, monkeypatch) -> dict[str, Any]:
     """Fields of three classes whose bands tell them apart; the tests run beside it."""
