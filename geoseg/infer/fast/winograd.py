@@ -164,27 +164,31 @@ class FastConv(nn.Module):
         deep = weights.shape[1]
         across, squares = -(-cols // SQUARE), -(-rows // SQUARE) * -(-cols // SQUARE)
         chunk = min(squares, max(LEAST_CHUNK, CHUNK_BYTES // (PRODUCTS * FLOAT_BYTES * (deep + width))))
-        given = _buffer("given", PRODUCTS * chunk * deep).view(PRODUCTS, chunk, deep)
-        made = _buffer("made", PRODUCTS * chunk * width).view(PRODUCTS, chunk, width)
         way_out = (
             bias, np.float32(0 if self.relu else -np.inf),
             np.zeros(LANES, np.float32) if plus is None else plus.reshape(-1), plus is not None, out,
         )  # fmt: skip
 
-        sgemm = sgemm_address()
+        # Several threads would share one product, and its sums would hang on how many they are.
+        sgemm = sgemm_address() if torch.get_num_threads() == 1 else 0
         if sgemm:
-            convolve(sgemm, images, weights.numpy(), self._plain_from, given.numpy(), made.numpy(), *way_out)
+            given, made = _planes("given", chunk, deep).numpy(), _planes("made", chunk, width).numpy()
+            convolve(sgemm, images, weights.numpy(), self._plain_from, given, made, *way_out)
             return
         for first in range(0, squares, chunk):
             count = min(chunk, squares - first)
+            seen, found = _planes("given", count, deep), _planes("made", count, width)
             for image in images:
-                read_squares(image, given.numpy(), first, count, across)
-            _multiply(given[:, :count], weights, made[:, :count], self._plain_from)
-            write_squares(made.numpy(), *way_out, first, count, across)
+                read_squares(image, seen.numpy(), first, count, across)
+            _multiply(seen, weights, found, self._plain_from)
+            write_squares(found.numpy(), *way_out, first, count, across)
 
 
 def _multiply(given: Tensor, weights: Tensor, made: Tensor, plain_from: int) -> None:
-    """The products of planes `(36, square, in)` with the weights, by torch; those that are zero are left out."""
+    """The products of planes `(36, square, in)` with the weights, by torch; those that are zero are left out.
+
+    What is multiplied is contiguous: of such planes, each thread takes some, and sums each by itself.
+    """
     if not plain_from:
         torch.bmm(given, weights, out=made)
         return
@@ -193,7 +197,13 @@ def _multiply(given: Tensor, weights: Tensor, made: Tensor, plain_from: int) -> 
     if plain_from == weights.shape[1]:
         idle.zero_()
     else:
-        torch.bmm(given[BUSY_PLANES:, :, plain_from:], weights[BUSY_PLANES:, plain_from:], out=idle)
+        plain, apart = given[BUSY_PLANES:, :, plain_from:], weights[BUSY_PLANES:, plain_from:]
+        torch.bmm(plain.contiguous(), apart.contiguous(), out=idle)
+
+
+def _planes(name: str, count: int, channels: int) -> Tensor:
+    """Memory of this thread for planes `(36, square, channel)`."""
+    return _buffer(name, PRODUCTS * count * channels).view(PRODUCTS, count, channels)
 
 
 def _buffer(name: str, size: int) -> Tensor:

@@ -83,6 +83,7 @@ def test_it_is_the_convolution_by_its_definition(  # noqa: PLR0917 - drawn by hy
 def test_without_the_product_of_torchs_library_it_is_the_same(
     monkeypatch: pytest.MonkeyPatch, doubled: tuple[bool, bool]
 ) -> None:
+    assert torch.get_num_threads() == 1, "with more it is not used"
     layer, sides = convolution(48, 24, seed=3), [34 if twice else 68 for twice in doubled]
     given_images = images(1, [(32, sides[0], sides[0]), (16, sides[1], sides[1])], 4)
     fast = FastConv(layer, widths=(32, 16), doubled=doubled, relu=True)
@@ -103,13 +104,20 @@ def test_an_image_has_the_same_bits_alone_and_beside_others() -> None:
             assert torch.equal(fast(many[number : number + 1])[0], together[number])
 
 
-def test_an_image_has_the_same_bits_on_any_number_of_threads() -> None:
-    fast, (image,) = FastConv(convolution(64, 64, seed=3), relu=True), images(1, [(64, 150, 170)], 4)
+@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize(("deep", "width", "side"), [(64, 64, 150), (768, 256, 32), (1024, 64, 24), (2048, 16, 20)])
+def test_an_image_has_the_same_bits_on_any_number_of_threads(deep: int, width: int, side: int, doubled: bool) -> None:
+    """Threads that share one matrix product may add up parts of it, as they do where it is deep and small."""
+    layer, shape = convolution(deep, width, seed=3), (side, side + 10)
+    skip = images(1, [(16, *shape)], 5) if doubled else []
+    widths, small = (deep - 16, 16) if doubled else (deep,), (shape[0] >> doubled, shape[1] >> doubled)
+    image = [*images(1, [(widths[0], *small)], 4), *skip]
+    fast = FastConv(layer, widths=widths, doubled=(True, False) if doubled else (False,), relu=True)
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         with torch.inference_mode():
-            found.append(fast(image))
+            found.append(fast(*image))
     torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
