@@ -62,8 +62,8 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel draws inline, as in a browser
     notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:  # it learns less than a reader's
-        cell.source = cell.source.replace('"epoch_patches": 160', '"epoch_patches": 16')
+    (fit,) = [cell for cell in notebook.cells if '"epoch_patches": 160' in cell.source]
+    fit.source = fit.source.replace('"epoch_patches": 160', '"epoch_patches": 16')  # it learns less than a reader's
     NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(tmp_path)}}).execute()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     pictures = [out for cell in code for out in cell.outputs if "image/png" in out.get("data", {})]

@@ -24,7 +24,7 @@ def told_of_compiling(way_out: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except RuntimeError as error:  # of which kind torch.compile's are
         module = sys.modules.get("torch._dynamo.exc")  # loaded where anything was compiled
         if module is None or not isinstance(error, module.TorchDynamoException):
             raise

@@ -43,8 +43,9 @@ def assert_same(path, network, *shapes) -> None:
             torch.testing.assert_close(program(image), network(image), rtol=1e-4, atol=1e-4)
 
 
-def test_the_program_gives_what_the_network_gives_at_other_sizes_and_batches(card, tmp_path):
-    spec = ModelSpec(decoder="unet", encoder="resnet18", bands=2, classes=3)
+@pytest.mark.parametrize("decoder", ["unet", "deeplabv3plus"])
+def test_the_program_gives_what_the_network_gives_at_other_sizes_and_batches(card, tmp_path, decoder):
+    spec = ModelSpec(decoder=decoder, encoder="resnet18", bands=2, classes=3)
     network = seeded(spec)
     path = export_torch(network, replace(card, spec=spec), tmp_path / "m.pt2")
     assert_same(path, network, (1, 64, 96), (3, 160, 64), (2, 256, 256))

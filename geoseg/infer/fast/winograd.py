@@ -64,8 +64,8 @@ class FastConv(nn.Module):
     """A convolution of 3 x 3 pixels, stride 1, padded with zeros, and what stands before and after it.
 
     The input is one image or several, concatenated; of those in `doubled` each pixel is taken four times first, as by
-    `interpolate` with the mode nearest. Each image is computed by itself, in the calling thread, so it has the same
-    bits whatever is beside it in the batch.
+    `interpolate` with the mode nearest. Each image is computed by itself, so it has the same bits whatever is beside
+    it in the batch; and no sum is divided between threads, so it has them on any number of these.
     """
 
     def __init__(
@@ -168,7 +168,6 @@ class FastConv(nn.Module):
             bias, np.float32(0 if self.relu else -np.inf),
             np.zeros(LANES, np.float32) if plus is None else plus.reshape(-1), plus is not None, out,
         )  # fmt: skip
-
         # Several threads would share one product, and its sums would hang on how many they are.
         sgemm = sgemm_address() if torch.get_num_threads() == 1 else 0
         if sgemm:

@@ -114,11 +114,13 @@ def test_an_image_has_the_same_bits_on_any_number_of_threads(deep: int, width: i
     image = [*images(1, [(widths[0], *small)], 4), *skip]
     fast = FastConv(layer, widths=widths, doubled=(True, False) if doubled else (False,), relu=True)
     before, found = torch.get_num_threads(), []
-    for threads in (1, 2, 5):
-        torch.set_num_threads(threads)
-        with torch.inference_mode():
-            found.append(fast(*image))
-    torch.set_num_threads(before)
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            with torch.inference_mode():
+                found.append(fast(*image))
+    finally:
+        torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
