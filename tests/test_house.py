@@ -35,6 +35,13 @@ def test_the_verbs_load_no_network_library_before_they_run() -> None:
     assert not {"torch", "lightning", "geopandas", "matplotlib"} & loaded_by("from geoseg.pipeline import predict")
 
 
+def test_a_network_without_an_encoder_needs_no_library_of_encoders() -> None:
+    building = "create_model(ModelSpec(decoder='pixel_mlp', bands=4, classes=2))"
+    loaded = loaded_by(f"import geoseg.infer.scene; from geoseg.models import ModelSpec, create_model; {building}")
+    assert "torch" in loaded
+    assert not {"timm", "segmentation_models_pytorch", "torchvision", "torch._dynamo", "lightning"} & loaded
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_import_of_the_own_package_inside_a_function(path: Path) -> None:
     functions = [

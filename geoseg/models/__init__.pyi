@@ -1,3 +1,4 @@
+from . import encoded as encoded
 from .build import DECODERS as DECODERS
 from .build import create_model as create_model
 from .card import BandInfo as BandInfo

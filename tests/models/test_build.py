@@ -8,7 +8,8 @@ from torch import nn
 
 from geoseg.errors import InputError
 from geoseg.models.backbones import encoder_name, smp_encoders, weights_option
-from geoseg.models.build import DECODERS, create_model
+from geoseg.models.build import DECODERS, ENCODED, create_model
+from geoseg.models.networks.decoders import NETWORKS
 from geoseg.models.spec import ModelSpec
 
 SMALL = {
@@ -17,6 +18,10 @@ SMALL = {
     "dpt": {"encoder": "vit_tiny_patch16_224"},
 }
 LEARNING = [name for name in DECODERS if name != "random_forest"]  # which grows, and has tests of its own
+
+
+def test_the_names_known_without_the_libraries_are_those_of_their_networks():
+    assert tuple(NETWORKS) == ENCODED
 
 
 @pytest.mark.parametrize(("decoder", "bands"), list(zip(LEARNING, [1, 3, 6, 13] * 4, strict=False)))
