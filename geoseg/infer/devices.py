@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 import torch
 
 from geoseg.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -24,7 +27,11 @@ def find_device(name: str) -> torch.device:
         InputError: The name is unknown, or the device is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if found.type == "cuda" and not is_built_for(found):
+            logger.warning("%s; the CPU is used", _unserved(found))
+            return torch.device("cpu")
+        return found
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -33,7 +40,31 @@ def find_device(name: str) -> torch.device:
         raise InputError(f"device '{name}' is not served; known are auto, cpu, cuda, cuda:0, cuda:1, ...")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device '{name}' is not there: {torch.cuda.device_count()} GPUs found; use --device cpu")
+    if device.type == "cuda" and not is_built_for(device):
+        raise InputError(f"{_unserved(device)}; use --device cpu, or a torch that is built for it")
     return device
+
+
+def is_built_for(device: torch.device) -> bool:
+    """Whether this torch has code for a GPU.
+
+    Code of `sm_86` is for 8.6 and what follows within 8; of `compute_90` it is made on the spot, for 9.0 and all later.
+    """
+    if torch.version.hip is not None:
+        return True
+    major, minor = torch.cuda.get_device_capability(device)
+    built = [name.partition("_") for name in torch.cuda.get_arch_list()]
+    codes = [(kind, *divmod(int("".join(filter(str.isdigit, number))), 10)) for kind, _, number in built]
+    return not codes or any(
+        (major, minor) >= (its_major, its_minor) and (kind == "compute" or its_major == major)
+        for kind, its_major, its_minor in codes
+    )
+
+
+def _unserved(device: torch.device) -> str:
+    major, minor = torch.cuda.get_device_capability(device)
+    built = ", ".join(torch.cuda.get_arch_list())
+    return f"{torch.cuda.get_device_name(device)} is of generation sm_{major}{minor}, and torch is built for {built}"
 
 
 def find_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
@@ -54,6 +85,7 @@ def find_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "
 def has_bf16(device: torch.device) -> bool:
     """Whether a device multiplies matrices of bf16 in hardware; elsewhere bf16 is slower than fp32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # it asks the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return any(check is not None and check() for check in checks)

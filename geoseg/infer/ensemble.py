@@ -67,6 +67,8 @@ class Ensemble:
             for member in self.members
         ]
         self.batch_tiles = min(member.batch_tiles for member in self.members)
+        for member in self.members:
+            member.batch_tiles = self.batch_tiles
         return max(spent) + self.batch_tiles * model_shape[0] * model_shape[1] * self.classes * 4
 
     def check(

@@ -7,6 +7,7 @@ do the same.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from geoseg.errors import InputError, ModelFileError
 from geoseg.infer.canvas import HOST, Arrays, Scores
@@ -110,11 +112,13 @@ class TorchPredictor:
                 self._work = ready(network, self.device, bands=len(mean), compiled=compiled, precision=self.precision)
 
     def __getstate__(self) -> dict[str, Any]:
-        network, *options = self._given
-        if isinstance(network, nn.Module):
-            network = network.cpu()
+        network, mean, std, device, _, compiled = self._given
+        if isinstance(network, nn.Module) and any(part.device.type != "cpu" for part in network.parameters()):
+            network = copy.deepcopy(network).cpu()
+        # The arithmetic that was settled on, so that whoever takes part in a job computes alike.
         return {"classes": self.classes, "batch_tiles": self.batch_tiles, "turns": self.turns,
-                "_most_lanes": self._most_lanes, "_given": (network, *options)}  # fmt: skip
+                "_most_lanes": self._most_lanes,
+                "_given": (network, mean, std, device, self.precision, compiled)}  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -168,8 +172,8 @@ class TorchPredictor:
 
     @property
     def readers(self) -> int:
-        """One beside a network on the CPU, else most cores."""
-        return 1 if self.device.type == "cpu" else max(1, min(8, thread_count() - 2))
+        """One beside a network on the CPU, else most cores, and several on any machine."""
+        return 1 if self.device.type == "cpu" else max(2, min(8, thread_count() - 2))
 
     @property
     def lanes(self) -> int:
@@ -257,7 +261,7 @@ class TorchPredictor:
             free = torch.cuda.mem_get_info(self.device)[0]
             largest = max(1, LARGEST_BATCH_PX["cuda"] // (model_shape[0] * model_shape[1]))
             self.batch_tiles = max(1, min(largest, int(FREE_SHARE * free) // one))
-            torch.cuda.empty_cache()  # another process may be about to work here
+        torch.cuda.empty_cache()  # another process may be about to work here
         return self.batch_tiles * model_shape[0] * model_shape[1] * len(self._mean) * 8
 
     def _try(self, model_shape: tuple[int, int], batch: int) -> float:
@@ -333,8 +337,12 @@ class TorchPredictor:
         return cast("Tensor", total) / len(TURNS[self.turns]), False
 
     def _logits(self, image: Tensor) -> Tensor:
+        count = len(image)
+        if self._given[5] and count < self.batch_tiles:  # each other size would be compiled anew
+            image = functional.pad(image, (0, 0, 0, 0, 0, 0, 0, self.batch_tiles - count))
+            image = image.contiguous(memory_format=torch.channels_last)
         with told_of_compiling("leave --compile out"), self._autocast():
-            logits = self._work(image)
+            logits = self._work(image)[:count]
         wanted = (self.classes, *image.shape[2:])
         if logits.shape[1:] != wanted:
             raise ModelFileError(
@@ -385,5 +393,6 @@ class TorchModel:
 
 
 def _no_memory(error: Exception) -> bool:
-    """Whether memory ran out; on a CPU torch has no error of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether memory ran out; torch has no error of its own for all the ways in which a device or a CPU says so."""
+    said = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)

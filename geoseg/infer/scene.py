@@ -213,6 +213,8 @@ def _together(predictors: Sequence[Predictor], cards: Sequence[ModelCard], names
     picks = tuple(tuple(names.index(name.lower()) for name in card.band_names) for card in cards)
     if len(predictors) == 1:
         return predictors[0]
+    if len({type(predictor.arrays) for predictor in predictors}) > 1:
+        raise InputError("models in ONNX work in the CPU's memory, those of torch on the GPU; give --device cpu")
     return Ensemble(tuple(predictors), picks, min(predictor.batch_tiles for predictor in predictors))
 
 

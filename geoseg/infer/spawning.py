@@ -47,6 +47,8 @@ def environments(predictor: Predictor, *, count: int) -> list[dict[str, str]]:
         return [threads] * count
     if ":" in device and count > 1:
         raise InputError(f"device {device} is one GPU, devices are {count}; give --device cuda, or --devices 1")
+    if ":" in device:  # its number is that among all GPUs
+        return [threads]
     return [threads | gpu for gpu in _gpus(count)]
 
 

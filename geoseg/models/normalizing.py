@@ -33,7 +33,8 @@ def use_bf16(choice: str, device: torch.device) -> bool:
     if choice != "auto":
         return choice == "yes"
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # it asks the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and cpu_has_bf16()
 
 

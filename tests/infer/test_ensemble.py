@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from affine import Affine
 from torch import nn
 
 from geoseg.errors import InputError, LegendError
+from geoseg.infer.canvas import HOST
 from geoseg.infer.ensemble import Ensemble
 from geoseg.infer.options import PredictOptions
 from geoseg.infer.predictor import TorchModel, TorchPredictor
 from geoseg.infer.scene import predict_scene
+from geoseg.infer.torch_arrays import TorchArrays
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
 from geoseg.models.card import BandInfo, ModelCard
@@ -108,6 +111,17 @@ def test_models_that_do_not_go_together_are_refused(
 
 def test_predictors_of_an_ensemble_are_of_torch() -> None:
     assert isinstance(model_of("x", seed=1).predictor(PredictOptions(device="cpu")), TorchPredictor)
+
+
+def test_models_that_work_in_different_memories_are_refused(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu = property(lambda self: TorchArrays(self.device) if self._mean[0] else HOST)
+    monkeypatch.setattr(TorchPredictor, "arrays", on_gpu)
+    one, other = model_of("x", seed=1), model_of("x", seed=2)
+    other = replace(other, card=replace(other.card, bands=(BandInfo(name="x", mean=0.0, std=1.0),)))
+    with pytest.raises(InputError, match="models in ONNX work in the CPU's memory.*--device cpu"):
+        predict_scene(open_source(write()), models=[one, other], out=tmp_path / "map.tif")
 
 
 def test_a_member_without_memory_lowers_the_batch_of_all() -> None:

@@ -120,6 +120,32 @@ def test_out_of_memory_halves_the_batch_and_goes_on(caplog: pytest.LogCaptureFix
     assert "out of memory; going on" in caplog.text
 
 
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling"])
+def test_memory_that_runs_out_in_other_words_halves_the_batch(words: str) -> None:
+    pixels, valid = tiles(4)
+
+    def network(image: Tensor) -> Tensor:
+        if len(image) > 1:
+            raise RuntimeError(words)
+        return image[:, :2]
+
+    used = predictor(network, batch_tiles=4)
+    found = used.scores(pixels, valid, model_shape=(32, 32))
+    assert used.batch_tiles == 1
+    assert len(found.values) == 4
+
+
+def test_a_compiled_network_sees_batches_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    network = Spy()
+    used, plain = predictor(network, batch_tiles=4, compiled=True), predictor(Spy())
+    for count in (4, 3, 1):
+        pixels, valid = tiles(count)
+        found, wanted = (each.scores(pixels, valid, model_shape=(32, 32)).values for each in (used, plain))
+        np.testing.assert_array_equal(found, wanted)
+    assert {len(seen) for seen in network.seen} == {4}
+
+
 def test_a_tile_that_does_not_fit_is_one_line() -> None:
     pixels, valid = tiles(2)
     with pytest.raises(InputError, match="too little memory for one tile of 32 x 32 pixels; choose a smaller"):
@@ -149,6 +175,30 @@ def test_the_network_is_in_evaluation_mode_and_keeps_no_gradients() -> None:
 def test_devices_that_are_not_there_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=rf"device '{name}'"):
         find_device(name)
+
+
+@pytest.mark.parametrize(
+    ("has", "built", "served"),
+    [
+        ((8, 9), ["sm_75", "sm_86", "sm_90"], True),
+        ((7, 0), ["sm_75", "sm_86", "sm_90"], False),
+        ((11, 0), ["sm_100", "sm_120"], False),
+        ((11, 0), ["sm_90", "compute_100"], True),
+        ((8, 0), ["compute_86"], False),
+    ],
+)
+def test_a_gpu_that_torch_is_not_built_for_is_left_alone(
+    has: tuple[int, int], built: list[str], served: bool, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    facts = {"is_available": True, "device_count": 1, "get_device_name": "Old", "get_arch_list": built}
+    for name, value in (facts | {"get_device_capability": has}).items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    assert find_device("auto").type == ("cuda" if served else "cpu")
+    assert ("generation sm_" in caplog.text) != served
+    if not served:
+        with pytest.raises(InputError, match=r"Old is of generation sm_\d+, and torch is built for .*--device cpu"):
+            find_device("cuda")
 
 
 def test_the_cpu_takes_bf16_where_it_computes_with_it() -> None:
@@ -347,6 +397,7 @@ def test_bf16_is_given_up_where_it_changes_classes(
     used.check(list(pixels), list(valid), model_shape=(32, 32))
     assert used.precision == wanted
     assert "gives the class of fp32 at" in caplog.text
+    assert pickle.loads(pickle.dumps(used)).precision == wanted  # noqa: S301 - in a worker too
 
 
 def test_arithmetic_that_was_asked_for_is_kept() -> None:

@@ -252,6 +252,7 @@ def test_each_process_sees_a_gpu_of_its_own(on_gpus: Callable[[str], Any], monke
         environments(on_gpus("cuda"), count=4)
     with pytest.raises(InputError, match="--device cuda"):
         environments(on_gpus("cuda:1"), count=2)
+    assert environments(on_gpus("cuda:1"), count=1) == [{}]  # which it goes on to find by its number
 
 
 def test_a_process_without_a_gpu_says_so(on_gpus: Callable[[str], Any]) -> None:
