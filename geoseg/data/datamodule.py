@@ -208,7 +208,13 @@ class SceneDataModule(LightningDataModule):
         return (self._unlabelled_batch or batch) if self.wants_unlabelled else 0
 
     def _loader(self, dataset: Batches, sampler: Any) -> PatchLoader:
-        return PatchLoader(dataset, sampler, workers=self.workers, pin=torch.cuda.is_available())
+        return PatchLoader(dataset, sampler, workers=self.workers, pin=self._feeds_gpu())
+
+    def _feeds_gpu(self) -> bool:
+        """Whether batches go to a GPU; without a trainer, whether there is one."""
+        if self.trainer is None:
+            return torch.cuda.is_available()
+        return bool(self.trainer.strategy.root_device.type == "cuda")
 
     def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:  # noqa: ARG002
         """Augments training batches on their device; the draw depends on the seed, the batch and the device's rank."""

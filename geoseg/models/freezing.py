@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
+import torch
 from torch import nn
 
 from geoseg.errors import InputError
 
 FOREVER = "all"
+PROBE_PX = 64
 
 
 def check_freeze(freeze: Mapping[str, int | str]) -> None:
@@ -67,6 +69,25 @@ def freeze_parts(
         part.train(not frozen)
         for own, parameter in part.named_parameters():
             parameter.requires_grad = not frozen and f"{name}.{own}" in trainable
+
+
+def idle_parameters(network: nn.Module, *, bands: int) -> frozenset[str]:
+    """Names of the parameters that no output depends on, such as the last stages of an encoder cut short.
+
+    Args:
+        network: Of `create_model`; it is run once on an empty image, and is afterwards as it was.
+        bands: Of its input.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    named = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    try:
+        with torch.enable_grad():
+            logits = network.eval().forward(torch.zeros(1, bands, PROBE_PX, PROBE_PX))
+            found = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return frozenset(name for name, gradient in zip(named, found, strict=True) if gradient is None)
 
 
 def ever_learns(name: str, freeze: Mapping[str, int | str]) -> bool:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from geoseg.errors import InputError
+from geoseg.models.losses import surprise
 
 Batch = Mapping[str, Tensor]
 Teacher = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -36,7 +36,7 @@ def pseudo_labels(logits: Tensor, shares: Tensor, threshold: float) -> Tensor:
     Source: Sohn et al. 2020, FixMatch, arXiv:2001.07685, eq. 4, pixel by pixel.
     """
     confidence, label = shares.max(1)
-    return functional.cross_entropy(logits, label, reduction="none") * (confidence >= threshold)
+    return surprise(logits, label) * (confidence >= threshold)
 
 
 METHODS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {

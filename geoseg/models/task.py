@@ -22,7 +22,7 @@ from geoseg.models.build import create_model
 from geoseg.models.choices import check_choices, check_shares
 from geoseg.models.compiling import told_of_compiling
 from geoseg.models.depth import encoder_layers
-from geoseg.models.freezing import check_freeze, ever_learns, freeze_parts
+from geoseg.models.freezing import check_freeze, ever_learns, freeze_parts, idle_parameters
 from geoseg.models.lora import LoraOptions, add_lora
 from geoseg.models.losses import SegmentationLoss, check_loss, check_shift, class_weights, patch_losses, registered
 from geoseg.models.metrics import Scores, confusion_counts
@@ -212,6 +212,14 @@ class SegmentationTask(LightningModule):
         freeze_parts(self.network, self.freezing, epoch=NEVER, trainable=self._trainable)
         if named and not self._learning:  # a forest has nothing that descends a gradient
             raise InputError("model.freeze leaves nothing to learn; freeze less, e.g. {encoder: all}")
+
+    def leave_idle_out(self) -> None:
+        """Parameters that no output depends on do not learn: processes would wait for their gradients."""
+        idle = idle_parameters(self.network, bands=len(self.mean))
+        for name, parameter in self.network.named_parameters():
+            if name in idle:
+                parameter.requires_grad = False
+        self._trainable -= idle
 
     def renew(self) -> None:
         """A whole network in place of one that was cut in shards; its weights come from a checkpoint."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from geoseg.data.datamodule import SceneDataModule
 from geoseg.errors import InputError
@@ -12,6 +13,9 @@ from geoseg.models.build import create_model
 from geoseg.models.freezing import FOREVER
 from geoseg.models.spec import ModelSpec
 from geoseg.models.task import SegmentationTask
+
+PLAIN = ("32-true", "64-true")
+"""What Lightning may be told of arithmetic, which the network's own choice takes the place of."""
 
 
 def check_strategy(trainer: Trainer, task: SegmentationTask, *, searches: bool) -> None:
@@ -26,6 +30,16 @@ def check_strategy(trainer: Trainer, task: SegmentationTask, *, searches: bool) 
         InputError: Something does not go together.
     """
     strategy = trainer.strategy
+    if trainer.precision not in PLAIN:
+        raise InputError(
+            f"trainer.precision is {trainer.precision}, and the model chooses its arithmetic itself: leave it out, and "
+            "give model.bf16 (auto, yes or no)"
+        )
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        raise InputError(
+            "processes that a notebook, or a strategy such as ddp_spawn, starts keep the run's history to themselves: "
+            "give trainer.devices 1, or run `geoseg fit` on a command line with trainer.strategy ddp"
+        )
     if searches and trainer.world_size > 1:
         raise InputError(
             f"find_lr and find_batch try on one device, there are {trainer.world_size}: run them once with "

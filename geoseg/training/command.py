@@ -27,6 +27,7 @@ from geoseg.models.task import SegmentationTask
 from geoseg.training.hard_examples import HardExamples
 from geoseg.training.logs import check_logs, loggers
 from geoseg.training.manners import buildable, interruptible
+from geoseg.training.sync_norms import SyncNorms
 from geoseg.training.validation import ValidationOptions
 
 MONITOR = "val/score"
@@ -68,6 +69,7 @@ class FitCLI(LightningCLI):
                 "early_stopping.monitor": MONITOR,
                 "early_stopping.mode": "max",
                 "early_stopping.patience": 10,
+                "trainer.devices": 1,
                 "trainer.max_epochs": 40,
                 "trainer.gradient_clip_val": 5.0,
                 "trainer.num_sanity_val_steps": 0,
@@ -94,6 +96,9 @@ class FitCLI(LightningCLI):
         if self.config.trainer.logger in (None, True):
             check_logs(self.config.logs)
             given["logger"] = loggers(self.config.logs, folder=self.folder, name=self.config.name)
+        if self.config.trainer.sync_batchnorm:
+            others = self.config_init.trainer.plugins or []
+            given["plugins"] = [*(others if isinstance(others, list) else [others]), SyncNorms()]
         own = {"default_root_dir": str(self.folder), "use_distributed_sampler": False}
         with buildable():
             return super().instantiate_trainer(**given, **own, **kwargs)

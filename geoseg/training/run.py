@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from geoseg.data.datamodule import SceneDataModule, counts_by_name
@@ -36,7 +37,7 @@ from geoseg.training.ending import settle
 from geoseg.training.forest import grow_forest
 from geoseg.training.manners import interruptible, quiet
 from geoseg.training.pictures import CONFUSION_NAME, PREDICTIONS_NAME, RELIABILITY_NAME, draw_judgement
-from geoseg.training.search import search
+from geoseg.training.search import is_too_large, search
 from geoseg.training.validation import Judgement, judge_scenes
 
 FOREST = "random_forest"
@@ -144,16 +145,36 @@ def _train(cli: FitCLI) -> FitResult:
     data.largest_px = getattr(task.network, "largest", None)
     task.keeps_patch_losses = data.learns_from_losses
     check_strategy(trainer, task, searches=cli.config.find_batch or cli.config.find_lr)
+    if isinstance(trainer.strategy, DDPStrategy):
+        task.leave_idle_out()
     with interruptible():
         search(trainer, task, data, cli.config, folder=cli.folder)
     check_batches(data, task.spec, world=trainer.world_size)
     if getattr(rank_zero_only, "rank", 0) == 0:
         _ready(cli)
     resumed = str(cli.folder / LAST_NAME) if cli.config.resume else None
-    with progress_bar(f"fit {cli.config.name}") as tick, interruptible():
+    with progress_bar(f"fit {cli.config.name}") as tick, interruptible(), _within_memory(data):
         cli.ticks.tick = tick
         trainer.fit(task, datamodule=data, ckpt_path=resumed, weights_only=True)
     return _finish(cli)
+
+
+@contextmanager
+def _within_memory(data: SceneDataModule) -> Iterator[None]:
+    """A step that a device has no memory for is told in one line.
+
+    Raises:
+        InputError: There was one.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_too_large(error):
+            raise
+        raise InputError(
+            f"the memory does not hold a step of {data.batch} patches of {data.patch_px} px; give a lower data.batch "
+            "(--find_batch true finds one on a GPU) or data.patch_px, or trainer.accumulate_grad_batches for both"
+        ) from error
 
 
 def _grow(cli: FitCLI) -> FitResult:

@@ -175,11 +175,19 @@ def find_batch(task: SegmentationTask, data: SceneDataModule, *, device: torch.d
     return found
 
 
+def is_too_large(error: RuntimeError) -> bool:
+    """Whether a GPU refuses a batch for its size: it has no memory for it, or counts no further."""
+    words = ("out of memory", "ALLOC_FAILED", "INT_MAX")
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
+
+
 def _largest_on(device: torch.device, trial: Callable[[int], float], *, most: int) -> int:
     def fits(size: int) -> bool:
         try:
             trial(size)
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_too_large(error):
+                raise
             return False
         finally:
             torch.cuda.empty_cache()

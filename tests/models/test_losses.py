@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from geoseg.errors import InputError
-from geoseg.models.losses import IGNORE_INDEX, LOSSES, SegmentationLoss, class_weights, patch_losses
+from geoseg.models.losses import IGNORE_INDEX, LOSSES, SegmentationLoss, class_weights, patch_losses, pixelwise
 
 
 def batch(seed: int = 0, classes: int = 4, share: float = 0.7):
@@ -31,6 +31,15 @@ def test_cross_entropy_is_torchs(smoothing):
     weight = torch.tensor([1.0, 2.0, 0.5, 3.0])
     expected = functional.cross_entropy(logits, label, weight=weight, label_smoothing=smoothing)
     torch.testing.assert_close(loss("ce", logits, label, weight=weight, smoothing=smoothing), expected)
+
+
+def test_cross_entropy_that_must_repeat_is_the_same(monkeypatch):
+    logits, label = batch()
+    weight = torch.tensor([1.0, 2.0, 0.5, 3.0])
+    wanted = loss("ce", logits, label, weight=weight, smoothing=0.1)
+    monkeypatch.setattr(pixelwise, "_must_repeat", lambda _: True)  # as on a GPU
+    monkeypatch.setattr(functional, "cross_entropy", None)
+    torch.testing.assert_close(loss("ce", logits, label, weight=weight, smoothing=0.1), wanted)
 
 
 def test_cross_entropy_by_hand():

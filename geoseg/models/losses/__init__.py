@@ -1,7 +1,7 @@
 """Losses that honour what is unlabelled, and shares of classes: unlabelled pixels add nothing, whatever the loss."""
 
 from geoseg.models.losses.inputs import IGNORE_INDEX, LossInputs
-from geoseg.models.losses.pixelwise import patch_losses
+from geoseg.models.losses.pixelwise import patch_losses, surprise
 from geoseg.models.losses.registration import check_shift, registered
 from geoseg.models.losses.total import LOSSES, SegmentationLoss, check_loss
 from geoseg.models.losses.weights import WEIGHTINGS, class_weights
@@ -17,4 +17,5 @@ __all__ = [
     "class_weights",
     "patch_losses",
     "registered",
+    "surprise",
 ]

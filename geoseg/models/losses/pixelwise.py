@@ -12,7 +12,7 @@ from geoseg.models.losses.inputs import IGNORE_INDEX, LossInputs
 
 def cross_entropy(inputs: LossInputs) -> torch.Tensor:
     """Weighted mean of the cross-entropy over labelled pixels, as `torch.nn.functional.cross_entropy` defines it."""
-    if inputs.soft is None:
+    if inputs.soft is None and not _must_repeat(inputs.logits):
         total = functional.cross_entropy(
             inputs.logits, inputs.label, weight=inputs.weight, ignore_index=IGNORE_INDEX, reduction="sum",
             label_smoothing=inputs.smoothing,
@@ -81,5 +81,15 @@ def _mean_of(inputs: LossInputs, of_log_p: Callable[[torch.Tensor], torch.Tensor
 
 def patch_losses(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of each patch over its labelled pixels, `(n,)`; 0 where it has none."""
-    each = functional.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="none")
-    return each.sum((1, 2)) / (label != IGNORE_INDEX).sum((1, 2)).clamp(min=1)
+    known = label != IGNORE_INDEX
+    return (surprise(logits, label.clamp(min=0)) * known).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
+
+
+def surprise(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each pixel `(n, row, col)`, all of them labelled, by steps that can be repeated on a GPU."""
+    return -logits.log_softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)
+
+
+def _must_repeat(logits: torch.Tensor) -> bool:
+    """Whether the run is to be the same to the last bit on a GPU, on which torch's cross-entropy of images is not."""
+    return logits.is_cuda and torch.are_deterministic_algorithms_enabled()

@@ -9,7 +9,7 @@ from torch import nn
 from geoseg.errors import InputError
 from geoseg.models.build import create_model
 from geoseg.models.depth import encoder_layers
-from geoseg.models.freezing import ever_learns, freeze_parts
+from geoseg.models.freezing import ever_learns, freeze_parts, idle_parameters
 from geoseg.models.optim import layer_rates, parameter_groups, then_constant
 from geoseg.models.spec import ModelSpec
 
@@ -54,11 +54,34 @@ def test_a_swin_of_torchvision_has_blocks_too():
     assert by_part(layers, ["features.0.0", "features.1.0", "features.2", "features.5.1"]) == [{0}, {1}, {1}, {4}]
 
 
-def test_finding_the_layers_changes_nothing():
+@pytest.mark.parametrize(
+    ("decoder", "encoder", "options", "idle"),
+    [
+        ("unet", "resnet18", {}, ()),
+        (
+            "unet",
+            "resnet18",
+            {"encoder_depth": 3, "decoder_channels": [16, 8, 8]},
+            ("encoder.layer3", "encoder.layer4"),
+        ),
+        ("pspnet", "resnet18", {}, ("encoder.layer3", "encoder.layer4")),
+        ("unet", "efficientnet-b0", {}, ("encoder._conv_head", "encoder._bn1")),
+    ],
+)
+def test_parameters_without_a_say_are_those_of_parts_that_are_never_run(decoder, encoder, options, idle):
+    network = built(decoder, encoder, **options)
+    found = idle_parameters(network, bands=4)
+    assert found == {
+        name for name, _ in network.named_parameters() if name.startswith(tuple(f"{part}." for part in idle))
+    }
+
+
+@pytest.mark.parametrize("look", [encoder_layers, idle_parameters])
+def test_looking_at_a_network_changes_nothing(look):
     network = built("unet", "resnet18").train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     drawn = torch.get_rng_state()
-    encoder_layers(network, bands=4)
+    look(network, bands=4)
     assert torch.equal(drawn, torch.get_rng_state())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(module.training for module in network.modules())

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
+import torch
 import yaml
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
@@ -21,8 +22,12 @@ from geoseg.data.scene import VALIDATION
 from geoseg.data.splits import SplitOptions
 from geoseg.errors import InputError
 from geoseg.models.average import SwaOptions
+from geoseg.models.build import create_model
+from geoseg.models.spec import ModelSpec
 from geoseg.models.task import SegmentationTask
 from geoseg.training.checks import check_strategy
+from geoseg.training.command import parsed
+from geoseg.training.manners import quiet
 from geoseg.training.run import run_fit
 
 SPY = """
@@ -68,12 +73,12 @@ def told(rank: int) -> list[dict]:
     return [json.loads(line) for line in Path(f"rank{rank}.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_share_the_work_and_leave_one_model(config):
+def test_two_processes_share_the_work_and_leave_one_model(config, unet):
     semi = {"method": "consistency", "weight": 5.0, "ramp": 0.0}
     given = config(
         trainer={**TWO, "callbacks": [{"class_path": "spy.Spy"}]},
         data={"unlabelled": "same", "unlabelled_batch": 3},
-        model={"lr": 1e-3, "swa": {"start": 0.5}, "semi": semi},
+        model={**unet, "lr": 1e-3, "swa": {"start": 0.5}, "semi": semi},  # two stages of its encoder are never run
     )
     run = command(given, "--data.sampling.shares", "{hard: 0.5, labelled: 0.5}")
     assert run.returncode == 0, run.stderr
@@ -120,8 +125,10 @@ def test_a_loss_that_is_no_number_in_one_process_stops_both_in_one_line(config):
     assert "Traceback" not in run.stderr
 
 
-def with_strategy(strategy, *, world: int = 2, **model) -> tuple[SimpleNamespace, SegmentationTask]:
-    return SimpleNamespace(strategy=strategy, world_size=world), SegmentationTask(**model)
+def with_strategy(
+    strategy, *, world: int = 2, precision: str = "32-true", **model
+) -> tuple[SimpleNamespace, SegmentationTask]:
+    return SimpleNamespace(strategy=strategy, world_size=world, precision=precision), SegmentationTask(**model)
 
 
 def test_parts_that_thaw_need_a_strategy_that_allows_it():
@@ -130,6 +137,32 @@ def test_parts_that_thaw_need_a_strategy_that_allows_it():
     check_strategy(*with_strategy(DDPStrategy(), freeze={"encoder": "all"}), searches=False)
     loose = DDPStrategy(find_unused_parameters=True)
     check_strategy(*with_strategy(loose, freeze={"encoder": 2}), searches=False)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "bf16-true"])
+def test_the_arithmetic_is_the_models_choice(precision):
+    with pytest.raises(InputError, match=rf"trainer.precision is {precision}.*give model.bf16"):
+        check_strategy(*with_strategy(DDPStrategy(), precision=precision), searches=False)
+
+
+def test_processes_that_keep_the_history_to_themselves_are_refused(config):
+    with pytest.raises(InputError, match=r"trainer.devices 1, or run `geoseg fit` on a command line"):
+        run_fit(config(trainer={"devices": 2, "strategy": "ddp_spawn"}))
+
+
+def test_synchronised_norms_are_the_same_function_and_keep_their_activations(config):
+    with quiet():
+        cli = parsed(config(trainer={**TWO, "sync_batchnorm": True}), (), {})
+    norms = cli.trainer.strategy._layer_sync
+    spec = ModelSpec(encoder="tu-efficientnet_b0", bands=3, classes=3)
+    network, image = create_model(spec).eval(), torch.randn(2, 3, 64, 64)
+    for _ in range(3):  # statistics, so that an activation left out would show
+        network.train()(image)
+    wanted = network.eval()(image)
+    converted = norms.apply(network)
+    assert [module for module in converted.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
+    torch.testing.assert_close(converted(image), wanted)
+    torch.testing.assert_close(norms.revert(converted)(image), wanted)
 
 
 def test_searches_want_one_device():

@@ -14,7 +14,7 @@ from geoseg.errors import InputError
 from geoseg.models.card import read_card
 from geoseg.models.file import load_model
 from geoseg.training.run import run_fit
-from geoseg.training.search import fastest, find_lr, largest, smoothed, steepest, sweep_rates
+from geoseg.training.search import fastest, find_lr, is_too_large, largest, smoothed, steepest, sweep_rates
 
 
 def test_the_rate_is_where_a_loss_falls_fastest():
@@ -48,6 +48,16 @@ def test_the_largest_batch_is_tried_few_times():
     assert largest(lambda size: size <= 2, most=48) == 2
     with pytest.raises(InputError, match=r"no batch of 2 fits.*data.patch_px smaller"):
         largest(lambda _: False, most=48)
+
+
+def test_a_gpu_refuses_a_batch_in_several_ways():
+    said = [
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "upsample_nearest_nhwc only supports less than INT_MAX",
+    ]
+    assert all(is_too_large(error) for error in [torch.OutOfMemoryError("x"), *map(RuntimeError, said)])
+    assert not is_too_large(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_the_fastest_batch_is_the_smallest_of_those_that_are_nearly_as_fast():

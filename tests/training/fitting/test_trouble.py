@@ -35,6 +35,15 @@ def test_patches_are_named_by_scene_and_place():
     assert described(None, SCENES) == "unknown"
 
 
+def test_a_step_that_memory_does_not_hold_is_one_line(config, monkeypatch):
+    def training_step(self, batch, batch_idx):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(SegmentationTask, "training_step", training_step)
+    with pytest.raises(InputError, match=r"a step of 8 patches of 32 px; give a lower data.batch"):
+        run_fit(config())
+
+
 def test_weights_and_statistics_are_looked_at():
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
     assert is_finite(network)
