@@ -100,7 +100,8 @@ def judge(contrast: Floats) -> Shift | None:
 
 def _windows(scene: SceneArrays) -> Sequence[Window]:
     side = SIDE_PX if min(scene.shape) >= SMALL_PX else SIDE_PX // 2
-    return sample_windows(scene.shape, unit=(side, side), limit_px=MOST_WINDOWS * side**2)
+    found = sample_windows(scene.shape, unit=(side, side), limit_px=MOST_WINDOWS * side**2)
+    return [window for window in found if min(window.rows, window.cols) > 2 * REACH_PX]  # a rim has nothing to move
 
 
 def _steps(scene: SceneArrays, window: Window) -> tuple[Floats, Floats, Floats, Floats]:

@@ -28,8 +28,8 @@ def check_choices(*, class_weights: str, schedule: str, bf16: str, unit: str | N
             raise InputError(f"model.{name} '{value}' is unknown; known are {', '.join(known)}")
 
 
-def check_shares(*, warmup: float, ema_decay: float, layer_decay: float, lr: float) -> None:
-    """Nothing, where each number is one that a run can use.
+def check_shares(*, warmup: float, ema_decay: float, layer_decay: float) -> None:
+    """Nothing, where each share is one that a run can use.
 
     Raises:
         InputError: One is not.
@@ -38,5 +38,17 @@ def check_shares(*, warmup: float, ema_decay: float, layer_decay: float, lr: flo
         raise InputError(f"warmup is {warmup}, ema_decay {ema_decay}: needed are shares between 0 and 1")
     if not 0 < layer_decay <= 1:
         raise InputError(f"layer_decay is {layer_decay}: needed is above 0 to 1, such as 0.75")
+
+
+def check_sizes(*, lr: float, weight_decay: float, class_weight_cap: float) -> None:
+    """Nothing, where each number is one that a run can use.
+
+    Raises:
+        InputError: One is not.
+    """
     if not 0 < lr < math.inf:
         raise InputError(f"lr is {lr}: needed is a number above 0")
+    if not 0 <= weight_decay < math.inf:
+        raise InputError(f"weight_decay is {weight_decay}: needed is 0 or more")
+    if not class_weight_cap >= 1:
+        raise InputError(f"class_weight_cap is {class_weight_cap}: needed is 1 or more, times the most common class")

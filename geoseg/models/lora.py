@@ -85,6 +85,13 @@ def add_lora(network: nn.Module, options: LoraOptions) -> int:
     return count
 
 
+def still_norms(network: nn.Module) -> None:
+    """Keeps the batch norms of an encoder that stays by the statistics that they have."""
+    for module in backbone(network, needed_by="lora")[1].modules():
+        if getattr(module, "running_mean", None) is not None:
+            module.eval()
+
+
 def merge_lora(network: nn.Module) -> None:
     """Makes the adapted weights plain ones; the network is then as one that never had LoRA."""
     for module in list(_adapted(network)):

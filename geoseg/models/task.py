@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 from geoseg.errors import InputError
 from geoseg.models.average import SwaOptions, move_average, still_copy
 from geoseg.models.build import create_model
-from geoseg.models.choices import check_choices, check_shares
+from geoseg.models.choices import check_choices, check_shares, check_sizes
 from geoseg.models.compiling import told_of_compiling
 from geoseg.models.depth import encoder_layers
 from geoseg.models.freezing import check_freeze, ever_learns, freeze_parts, idle_parameters
-from geoseg.models.lora import LoraOptions, add_lora
+from geoseg.models.lora import LoraOptions, add_lora, still_norms
 from geoseg.models.losses import SegmentationLoss, check_loss, check_shift, class_weights, patch_losses, registered
 from geoseg.models.metrics import Scores, confusion_counts
 from geoseg.models.normalizing import normalize, use_bf16
@@ -118,7 +118,8 @@ class SegmentationTask(LightningModule):
         check_shift(label_shift_px)
         check_freeze(self.freezing)
         check_choices(class_weights=class_weights, schedule=schedule, bf16=bf16, unit=unit)
-        check_shares(warmup=warmup, ema_decay=ema_decay, layer_decay=layer_decay, lr=lr)
+        check_shares(warmup=warmup, ema_decay=ema_decay, layer_decay=layer_decay)
+        check_sizes(lr=lr, weight_decay=weight_decay, class_weight_cap=class_weight_cap)
         check_teacher(semi, ema_decay=ema_decay)
         if weights is not None and init_from is not None:
             raise InputError("model.weights and model.init_from are both given, and both fill the encoder: give one")
@@ -132,7 +133,7 @@ class SegmentationTask(LightningModule):
         self.spec: ModelSpec | None = None
         self.class_names: tuple[str, ...] = ()
         self.keeps_patch_losses = False
-        self.swa_steps, self._stepped = 0, 0
+        self.swa_steps, self._stepped, self.validated_step = 0, 0, 0
         self._before: Seen | None = None
 
     def prepare(
@@ -166,7 +167,7 @@ class SegmentationTask(LightningModule):
                 wavelengths_um=self.spec.wavelengths_um,
             )  # fmt: skip
         elif self.init_from is not None and band_names is not None and self.unit != "none":
-            mean, std = inherited_input(self.init_from, band_names, mean=mean, std=std)
+            mean, std = inherited_input(self.init_from, band_names, mean=mean, std=std, unit=self.unit)
         self._seed = torch.initial_seed()
         # BatchNorm and convolutions run fastest on CPU and tensor cores with the bands innermost.
         self.network = self._begun(self.spec, band_names).to(memory_format=torch.channels_last)
@@ -209,9 +210,15 @@ class SegmentationTask(LightningModule):
         named = [(name, parameter) for name, parameter in self.network.named_parameters() if parameter.requires_grad]
         self._trainable = frozenset(name for name, _ in named)
         self._learning = {name: parameter.ndim > 1 for name, parameter in named if ever_learns(name, self.freezing)}
+        if self.lora is not None and not any(".parametrizations." in name for name in self._learning):
+            raise InputError(
+                "model.lora learns in the encoder, which model.freeze holds for all epochs; leave freeze out"
+            )
+        freeze_parts(self.network, self.freezing, epoch=0, trainable=self._trainable)
+        learns = any(parameter.requires_grad for parameter in self.network.parameters())
         freeze_parts(self.network, self.freezing, epoch=NEVER, trainable=self._trainable)
-        if named and not self._learning:  # a forest has nothing that descends a gradient
-            raise InputError("model.freeze leaves nothing to learn; freeze less, e.g. {encoder: all}")
+        if named and not (self._learning and learns):  # a forest has nothing that descends a gradient
+            raise InputError("model.freeze leaves nothing to learn, or not at first; freeze less, e.g. {encoder: all}")
 
     def leave_idle_out(self) -> None:
         """Parameters that no output depends on do not learn: processes would wait for their gradients."""
@@ -313,6 +320,8 @@ class SegmentationTask(LightningModule):
         was stopped goes on with what it would have drawn.
         """
         freeze_parts(self.network, self.freezing, epoch=self.current_epoch, trainable=self._trainable)
+        if self.lora is not None:
+            still_norms(self.network)
         for network in (self.average, self.swa_network):
             if network is not None:
                 network.eval()
@@ -360,6 +369,7 @@ class SegmentationTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs the scores of the whole validation part."""
         self.counts.copy_(self.trainer.strategy.reduce(self._counting, reduce_op="sum"))
+        self.validated_step = self.global_step
         scores = self.scores
         values = {
             "val/score": scores.score, "val/oa": scores.overall_accuracy, "val/miou": scores.mean_iou,

@@ -17,10 +17,14 @@ from geoseg.models.build import create_model
 from geoseg.models.card import ModelCard, read_card
 from geoseg.models.file import load_model
 from geoseg.models.pretrained.first_layer import adapt_first_layer, band_mixing
+from geoseg.models.pretrained.scaling import FAR
 from geoseg.models.spec import ModelSpec
 
 WITHOUT_WEIGHTS = ("dropout", "decoder_dropout")
 """Options of a decoder that change no weight."""
+
+MOST_SPREAD = 20.0
+"""By how much deviations of one unit may differ between places."""
 
 logger = logging.getLogger(__name__)
 
@@ -86,28 +90,51 @@ def start_from(
 
 
 def inherited_input(
-    path: str, band_names: Sequence[str], *, mean: ArrayLike, std: ArrayLike
+    path: str, band_names: Sequence[str], *, mean: ArrayLike, std: ArrayLike, unit: str | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Means and deviations to normalise a scene by, where a run begins as a model file.
 
-    They are the data's own, save for bands that the old network saw as its pretrained weights expect them.
+    They are the data's own, save for bands that the old network saw as its pretrained weights expect them, and whose
+    numbers are like those that it was trained on.
 
     Args:
         path: The model file.
         band_names: Names of the scene's bands.
         mean: The data's own, of each band.
         std: Likewise.
+        unit: As of the task; a model file says nothing of its own.
 
     Raises:
+        InputError: A unit is given.
         MissingInputError: There is no such file.
         ModelFileError: It is no geoseg model.
     """
+    if unit is not None:
+        raise InputError(
+            f"model.unit {unit} is for model.weights; a model file does not say what unit its numbers are in: leave it "
+            "out for scenes of the same, or give none, which takes the data's own mean and deviation"
+        )
     found = {band.name.lower(): band for band in read_card(Path(path)).bands if band.training_mean is not None}
-    means, stds = np.array(mean, np.float64), np.array(std, np.float64)
+    means, stds, other = np.array(mean, np.float64), np.array(std, np.float64), []
     for place, name in enumerate(band_names):
-        if name.lower() in found:
-            means[place], stds[place] = found[name.lower()].mean, found[name.lower()].std
+        band = found.get(name.lower())
+        if band is None or band.training_mean is None or band.training_std is None:
+            continue
+        if _is_alike(means[place], stds[place], mean=band.training_mean, std=band.training_std):
+            means[place], stds[place] = band.mean, band.std
+        else:
+            other.append(name)
+    if other:
+        logger.warning(
+            "the numbers of %s are not like those that %s was trained on, in another unit perhaps; they are normalised "
+            "by their own mean and deviation", ", ".join(other), path,
+        )  # fmt: skip
     return means, stds
+
+
+def _is_alike(own_mean: float, own_std: float, *, mean: float, std: float) -> bool:
+    """Whether a band's numbers may be in the unit that a network's were."""
+    return abs(own_mean - mean) <= FAR * std and std / MOST_SPREAD <= own_std <= std * MOST_SPREAD
 
 
 def _check_same(path: str, old: ModelSpec, new: ModelSpec) -> None:

@@ -14,8 +14,8 @@ from geoseg.models.freezing import FOREVER
 from geoseg.models.spec import ModelSpec
 from geoseg.models.task import SegmentationTask
 
-PLAIN = ("32-true", "64-true")
-"""What Lightning may be told of arithmetic, which the network's own choice takes the place of."""
+PLAIN = "32-true"
+"""What Lightning is told of arithmetic; the network's own choice takes its place."""
 
 
 def check_strategy(trainer: Trainer, task: SegmentationTask, *, searches: bool) -> None:
@@ -30,7 +30,7 @@ def check_strategy(trainer: Trainer, task: SegmentationTask, *, searches: bool) 
         InputError: Something does not go together.
     """
     strategy = trainer.strategy
-    if trainer.precision not in PLAIN:
+    if trainer.precision != PLAIN:
         raise InputError(
             f"trainer.precision is {trainer.precision}, and the model chooses its arithmetic itself: leave it out, and "
             "give model.bf16 (auto, yes or no)"
@@ -89,6 +89,29 @@ def check_unlabelled(data: SceneDataModule, task: SegmentationTask) -> None:
         )
     if task.semi is not None and task.decoder == "random_forest":
         raise InputError("random_forest grows on labels alone; leave out model.semi and data.unlabelled")
+
+
+def check_length(trainer: Trainer, data: SceneDataModule) -> None:
+    """Refuses runs in which nothing is validated.
+
+    Raises:
+        InputError: The trainer's limits leave no validation, or want another loader.
+    """
+    if getattr(trainer, "overfit_batches", 0):
+        raise InputError("trainer.overfit_batches is not supported; give trainer.limit_train_batches")
+    if trainer.limit_val_batches == 0:
+        raise InputError(
+            "trainer.limit_val_batches is 0, and the best weights are those that validate best: leave it out"
+        )
+    batches = -(-data.epoch_patches // (data.batch * trainer.world_size))
+    if isinstance(trainer.limit_train_batches, int):
+        batches = min(batches, trainer.limit_train_batches)
+    steps = -(-batches // trainer.accumulate_grad_batches)
+    if trainer.val_check_interval == 1.0 and 0 <= trainer.max_steps < steps:
+        raise InputError(
+            f"trainer.max_steps is {trainer.max_steps}, and an epoch has {steps} steps: nothing would be validated; "
+            f"give {steps} or more, or a smaller data.epoch_patches"
+        )
 
 
 def check_labels(data: SceneDataModule) -> None:

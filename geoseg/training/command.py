@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from geoseg.data.datamodule import SceneDataModule
@@ -27,6 +27,7 @@ from geoseg.models.task import SegmentationTask
 from geoseg.training.hard_examples import HardExamples
 from geoseg.training.logs import check_logs, loggers
 from geoseg.training.manners import buildable, interruptible
+from geoseg.training.resuming import Best, Last
 from geoseg.training.sync_norms import SyncNorms
 from geoseg.training.validation import ValidationOptions
 
@@ -82,15 +83,16 @@ class FitCLI(LightningCLI):
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path(self.config.runs, self.config.name)
+        runs, name = str(self.config.runs), str(self.config.name)
+        return Path(runs).expanduser() / name
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the run's own logs, history and checkpoints."""
         self.history, self.ticks = History(), Ticks()
         kept: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
         kept["auto_insert_metric_name"] = False
-        self.checkpoint = ModelCheckpoint(filename="best", monitor=MONITOR, mode="max", **kept)
-        last = ModelCheckpoint(filename="last", **kept)  # save_last would keep the last one that was the best
+        self.checkpoint = Best(filename="best", monitor=MONITOR, mode="max", **kept)
+        last = Last(filename="last", save_on_train_epoch_end=True, **kept)
         self.trainer_defaults = {"callbacks": [self.history, self.ticks, self.checkpoint, last, HardExamples()]}
         given: dict[str, Any] = {}
         if self.config.trainer.logger in (None, True):

@@ -61,6 +61,10 @@ def interruptible() -> Iterator[None]:
         raise KeyboardInterrupt from stop
     except MisconfigurationException as error:
         raise InputError(_refusal(error)) from error
+    except RuntimeError as error:
+        if not str(error).startswith("Early stopping conditioned on metric"):
+            raise
+        raise InputError(_refusal(error)) from error
 
 
 @contextmanager

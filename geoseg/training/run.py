@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -31,12 +32,13 @@ from geoseg.models.file import save_model
 from geoseg.models.history import draw_curves
 from geoseg.models.task import SegmentationTask, use_bf16
 from geoseg.progress import is_first_process, progress_bar
-from geoseg.training.checks import check_batches, check_labels, check_strategy, check_unlabelled
+from geoseg.training.checks import check_batches, check_labels, check_length, check_strategy, check_unlabelled
 from geoseg.training.command import FitCLI, parsed
 from geoseg.training.ending import settle
 from geoseg.training.forest import grow_forest
 from geoseg.training.manners import interruptible, quiet
 from geoseg.training.pictures import CONFUSION_NAME, PREDICTIONS_NAME, RELIABILITY_NAME, draw_judgement
+from geoseg.training.resuming import check_begun
 from geoseg.training.search import is_too_large, search
 from geoseg.training.validation import Judgement, judge_scenes
 
@@ -44,6 +46,11 @@ FOREST = "random_forest"
 MODEL_NAME, LAST_NAME, BEST_NAME = "model.safetensors", "last.ckpt", "best.ckpt"
 LEAST_TILE_PX, TILE_MULTIPLE = 512, 32
 SPLIT_NAME, SPLIT_PICTURE = "split.geojson", "split.png"
+OF_TRAINER = (
+    "max_epochs", "max_steps", "max_time", "accumulate_grad_batches", "gradient_clip_val", "limit_train_batches",
+)  # fmt: skip
+"""What of the trainer's options says how a model was made."""
+
 OWN_FILES = (
     LAST_NAME, BEST_NAME, "metrics.json", "curves.png", "config.yaml", SPLIT_NAME, SPLIT_PICTURE, "csv", "tensorboard",
     "wandb", "mlflow", CONFUSION_NAME, RELIABILITY_NAME, PREDICTIONS_NAME,
@@ -96,6 +103,8 @@ def run_fit(
     with quiet():
         cli = parsed(config, args, options)
         _check_folder(cli.folder, resume=cli.config.resume, overwrite=cli.config.overwrite)
+        if cli.config.resume:
+            check_begun(cli.folder, _dumped(cli), cli.config)
         try:
             check_unlabelled(cli.datamodule, cli.model)
             cli.datamodule.setup("fit")
@@ -124,6 +133,10 @@ def _check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if resume:
         if not (folder / LAST_NAME).exists():
             raise MissingInputError(f"{folder / LAST_NAME} is not there, so there is nothing to resume")
+        if not is_zipfile(folder / LAST_NAME):  # its directory stands at the end
+            raise InputError(
+                f"{folder / LAST_NAME} is damaged, and the run cannot go on from it; --overwrite starts anew"
+            )
         return
     if overwrite:
         return
@@ -145,6 +158,7 @@ def _train(cli: FitCLI) -> FitResult:
     data.largest_px = getattr(task.network, "largest", None)
     task.keeps_patch_losses = data.learns_from_losses
     check_strategy(trainer, task, searches=cli.config.find_batch or cli.config.find_lr)
+    check_length(trainer, data)
     if isinstance(trainer.strategy, DDPStrategy):
         task.leave_idle_out()
     with interruptible():
@@ -200,7 +214,7 @@ def _ready(cli: FitCLI) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
-        (cli.folder / "config.yaml").write_text(cli.parser.dump(cli.config, skip_unset=False), "utf-8")
+        (cli.folder / "config.yaml").write_text(_dumped(cli), "utf-8")
         if cli.datamodule.split_plan is not None:
             cli.datamodule.split_plan.write(cli.folder / SPLIT_NAME)
             draw_split(cli.datamodule.scenes, cli.datamodule.split_plan, cli.folder / SPLIT_PICTURE)
@@ -208,11 +222,21 @@ def _ready(cli: FitCLI) -> None:
         raise OutputError(f"the run's folder {cli.folder} cannot be written: {error.strerror or error}") from error
 
 
+def _dumped(cli: FitCLI) -> str:
+    """The whole configuration as YAML."""
+    return str(cli.parser.dump(cli.config, skip_unset=False))
+
+
 def _finish(cli: FitCLI) -> FitResult:
     """The best weights in the model file, and the figures beside it."""
     task, data = cli.model, cli.datamodule
-    best = Path(cli.checkpoint.best_model_path or cli.folder / BEST_NAME)
-    settle(task, data, cli.trainer, best=best)
+    unseen = cli.trainer.global_step - task.validated_step
+    if unseen > 0 and task.decoder != FOREST:
+        logger.warning(
+            "the last %d steps of the run were not validated, and the model is without them: the run ended within an "
+            "epoch, or between validations (trainer.check_val_every_n_epoch)", unseen,
+        )  # fmt: skip
+    settle(task, data, cli.trainer, best=cli.folder / BEST_NAME)
     scores, card = task.scores.to_dict(task.class_names), _card(cli, {})
     model = cli.folder / MODEL_NAME
     for scene in data.unreadable:
@@ -274,7 +298,8 @@ def _card(cli: FitCLI, scores: dict[str, Any]) -> ModelCard:
         license=cli.config.license,
         training={
             "config": json.loads(json.dumps(_plain(cli.config), default=str)),
-            "epochs": len(cli.history.rows),
+            "epochs": cli.trainer.current_epoch,
+            "steps": cli.trainer.global_step,
             "seconds": round(cli.history.seconds, 1),
             "training_pixels": counts_by_name(data.legend, data.training_pixels),
             "validation_pixels": counts_by_name(data.legend, data.validation_pixels),
@@ -325,4 +350,4 @@ def _plain(config: Namespace) -> dict[str, Any]:
     """What of the configuration says how the model was made: data, model, seed and epochs."""
     values = config.as_dict()
     kept = {key: values[key] for key in ("seed_everything", "data", "model", "early_stopping")}
-    return {**kept, "trainer": {name: values["trainer"][name] for name in ("max_epochs", "max_time")}}
+    return {**kept, "trainer": {name: values["trainer"][name] for name in OF_TRAINER}}

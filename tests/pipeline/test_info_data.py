@@ -62,6 +62,11 @@ def test_right_labels_are_not_called_shifted(place):
     assert label_shifts([scene_of(landscape(seed, shape=(400, 480))) for seed in (1, 2)]) == []
 
 
+@pytest.mark.parametrize("shape", [(257, 300), (129, 140), (300, 385), (641, 256)])
+def test_a_rim_of_a_pixel_is_looked_over(shape):
+    assert label_shifts([scene_of(landscape(1, shape=shape))]) == []
+
+
 @pytest.mark.parametrize(("rows", "cols"), [(1, 0), (0, -1), (-2, 3), (5, -5), (9, 2)])
 def test_shifted_labels_are_found_with_the_way_back(place, rows, cols):
     ((name, shift),) = label_shifts([scene_of(place, rows, cols)])

@@ -65,18 +65,23 @@ def test_a_frozen_encoder_stays_to_the_last_bit_and_then_learns(config, unet):
         assert not torch.equal(weights["decoder.blocks.0.conv1.0.weight"], begun["decoder.blocks.0.conv1.0.weight"])
 
 
-@pytest.mark.parametrize(("unit", "pretrained"), [(None, True), ("none", False)])
-def test_a_run_that_begins_as_another_sees_bands_as_its_pretrained_weights_did(config, unet, unit, pretrained):
+@pytest.mark.parametrize(
+    ("unit", "training_std", "pretrained"), [(None, 300.0, True), ("none", 300.0, False), (None, 3e5, False)]
+)
+def test_a_run_that_begins_as_another_sees_bands_as_its_pretrained_weights_did(
+    config, unet, caplog, *, unit, training_std, pretrained
+):
     """Of the three bands one was normalised by what pretrained weights expect; the others have the data's moments."""
     saved("old.safetensors", bands=OWN, classes=NAMES, **unet["options"])
     network, card = load_model(Path("old.safetensors"))
-    seen = replace(card.bands[1], mean=5.0, std=1e4, training_mean=1700.0, training_std=300.0)
+    seen = replace(card.bands[1], mean=5.0, std=1e4, training_mean=1700.0, training_std=training_std)
     save_model("old.safetensors", model=network, card=replace(card, bands=(card.bands[0], seen, card.bands[2])))
     model = {**unet, "init_from": "old.safetensors", "unit": unit}
     first, second, _ = read_card(run_fit(config(model=model, trainer={"max_epochs": 1})).model).bands
     assert (second.mean, second.std) == ((5.0, 1e4) if pretrained else second.moments)
     assert second.moments[0] > 500
     assert first.moments == (first.mean, first.std)
+    assert ("the numbers of band2 are not like those that old.safetensors" in caplog.text) == (training_std > 300)
 
 
 def test_layer_decay_slows_the_first_layers(config, unet):
@@ -109,6 +114,17 @@ def test_lora_leaves_a_plain_model_file(config, vit, caplog):
     assert torch.linalg.matrix_rank(difference, rtol=1e-3) <= 2
 
 
+def test_lora_in_an_encoder_that_is_frozen_is_refused(config, vit):
+    with pytest.raises(InputError, match="lora learns in the encoder, which model.freeze holds"):
+        run_fit(config(model={**vit, "lora": {"rank": 2}, "freeze": {"encoder": "all"}}))
+
+
+def test_a_unit_is_of_pretrained_weights_alone(config, unet):
+    saved("old.safetensors", bands=OWN, classes=NAMES, **unet["options"])
+    with pytest.raises(InputError, match=r"model.unit byte is for model.weights.*or give none"):
+        run_fit(config(model={**unet, "init_from": "old.safetensors", "unit": "byte"}))
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
@@ -121,6 +137,9 @@ def test_lora_leaves_a_plain_model_file(config, vit, caplog):
         ({"swa": {"start": 2}}, "swa.start is 2"),
         ({"init_from": "a.safetensors", "weights": "imagenet"}, "give one"),
         ({"lr": -1.0}, "lr is -1.0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0: needed is 0 or more"),
+        ({"class_weights": "inverse", "class_weight_cap": 0.5}, "class_weight_cap is 0.5: needed is 1 or more"),
+        ({"freeze": {"encoder": 1, "decoder": 1, "segmentation_head": 1}}, "nothing to learn, or not at first"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(config, unet, model, words):

@@ -11,7 +11,7 @@ from torch import nn
 
 from geoseg.errors import InputError
 from geoseg.models.build import create_model
-from geoseg.models.lora import LoraOptions, LowRank, add_lora, merge_lora
+from geoseg.models.lora import LoraOptions, LowRank, add_lora, merge_lora, still_norms
 from geoseg.models.spec import ModelSpec
 
 SWIN = {"depths": [1, 1, 1, 1], "embed_dim": 24, "num_heads": [1, 2, 4, 8]}
@@ -82,6 +82,16 @@ def test_of_the_encoder_only_the_matrices_learn(name):
     assert all(each.requires_grad for each in network.decoder.parameters())
     network.train()(IMAGE).square().mean().backward()
     assert all(each.grad is not None for each in learning.values())
+
+
+def test_norms_of_an_encoder_that_stays_keep_their_statistics():
+    network = nn.ModuleDict(
+        {"encoder": nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), "head": nn.BatchNorm2d(4)}
+    )
+    still_norms(network.train())
+    assert not network["encoder"][1].training
+    assert network["encoder"].training
+    assert network["head"].training
 
 
 def test_a_copy_has_matrices_of_its_own():

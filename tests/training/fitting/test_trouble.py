@@ -44,6 +44,21 @@ def test_a_step_that_memory_does_not_hold_is_one_line(config, monkeypatch):
         run_fit(config())
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trainer": {"max_steps": 3}}, "max_steps is 3, and an epoch has 4 steps: nothing would be validated"),
+        ({"trainer": {"limit_val_batches": 0}}, "limit_val_batches is 0"),
+        ({"trainer": {"overfit_batches": 1}}, "give trainer.limit_train_batches"),
+        ({"early_stopping": {"monitor": "val/iou"}, "trainer": {"max_epochs": 1}}, "metric `val/iou` which is not"),
+    ],
+)
+def test_runs_in_which_nothing_is_judged_are_one_line(config, changes, words):
+    with pytest.raises(InputError, match=words) as caught:
+        run_fit(config(**changes))
+    assert "\n" not in str(caught.value)
+
+
 def test_weights_and_statistics_are_looked_at():
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
     assert is_finite(network)

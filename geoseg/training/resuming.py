@@ -1,0 +1,84 @@
+"""A run that goes on: what it goes on from, and that it is the run that was begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from geoseg.errors import InputError
+
+FREE = ("data.workers", "data.store")
+"""What of `data` and `model` changes no result."""
+
+SHOWN = 4
+
+
+def check_begun(folder: Path, now: str, config: Namespace) -> None:
+    """Nothing, where a configuration is the one that its run began with, as far as results hang on it.
+
+    The trainer's part may differ: a run may get more epochs, or other devices.
+
+    Args:
+        folder: Of the run; its config.yaml says what it began with.
+        now: The configuration as YAML.
+        config: The same; its searches found a batch and a rate that the file has.
+
+    Raises:
+        InputError: They differ.
+    """
+    path = folder / "config.yaml"
+    try:
+        begun: Any = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return  # it cannot be told
+    wanted = yaml.safe_load(now)
+    found = (("data.batch", config.find_batch), ("model.lr", config.find_lr))
+    free = {*FREE, *(name for name, searched in found if searched)}
+    differing = [
+        f"{part}.{key}"
+        for part in ("data", "model")
+        for key, value in (begun.get(part) or {}).items()
+        if key in wanted[part] and f"{part}.{key}" not in free and wanted[part][key] != value
+    ]
+    if begun.get("seed_everything") != wanted["seed_everything"]:
+        differing.append("seed_everything")
+    if differing:
+        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        raise InputError(
+            f"the run began with another {', '.join(differing[:SHOWN])}{more}, and --resume goes on with what it began "
+            f"with: give what {path} says, or train under another --name"
+        )
+
+
+class Best(ModelCheckpoint):
+    """The checkpoint of the best epoch; it is found again where the run's folder was moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What was the best so far, in the folder of today."""
+        here = str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return str(Path(here, Path(path).name)) if path else path
+
+        paths = {
+            name: moved(state_dict[name]) for name in ("best_model_path", "last_model_path", "kth_best_model_path")
+        }
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": here})
+
+
+class Last(Best):
+    """The checkpoint of the last whole epoch, from which a run goes on as if it had never stopped.
+
+    Lightning takes an epoch that was cut short for a whole one, and its patches after a stop are those of its start.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the epoch, where it is whole."""
+        if trainer.fit_loop.epoch_loop.batch_progress.current.completed >= trainer.num_training_batches:
+            super().on_train_epoch_end(trainer, pl_module)
