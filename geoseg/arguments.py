@@ -69,10 +69,28 @@ def opened_scene(scene: Scene, *, bands: list[str] | str | None, nodata: float |
     if extra and isinstance(spec, str):
         spec = {"path": spec, **extra}
     elif extra and isinstance(spec, list):
-        spec = [{"path": item, **extra} if isinstance(item, str) else {**item, **extra} for item in spec]
+        spec = [_with(item, extra) for item in spec]
     elif extra:
         spec = {**spec, **extra}
     return io.open_source(spec, bands=names_of(bands))
+
+
+def _with(item: Any, extra: dict[str, Any]) -> dict[str, Any]:
+    """One of several scenes with what holds for all."""
+    if isinstance(item, str | Path):
+        return {"path": str(item), **extra}
+    return {"mosaic": item, **extra} if isinstance(item, list | tuple) else {**item, **extra}
+
+
+def files_named(given: Any) -> tuple[str, ...]:
+    """Files that an argument names, however deep: inputs that no output may replace."""
+    if isinstance(given, str | Path):
+        try:
+            return (str(given),) if Path(given).is_file() else ()
+        except (OSError, ValueError):
+            return ()
+    inner = given.values() if isinstance(given, dict) else given if isinstance(given, list | tuple) else ()
+    return tuple(path for item in inner for path in files_named(item))
 
 
 def names_of(given: list[str] | str | None) -> list[str] | None:

@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from geoseg import accuracy, infer, inspecting, io, models, training, vectorizing
 from geoseg.arguments import (
     Scene,
+    files_named,
     model_paths,
     names_of,
     opened_scene,
@@ -158,7 +159,7 @@ def predict(
         device=device, precision=precision, compiled=compile, tta=tta, native=native,
         layers=tuple(names_of(layers) or ()), rule=rule, area=area, on_error=on_error,
         crew=infer.Crew(engine, devices, scheduler), seams=check_seams, overwrite=overwrite,
-        inputs=tuple(map(str, [*model_paths(model), *([area] if isinstance(area, str) else [])])),
+        inputs=(*map(str, model_paths(model)), *files_named([scene, area])),
     )  # fmt: skip
     trained = [trained_model(path) for path in model_paths(model)]
     if by_wavelength:

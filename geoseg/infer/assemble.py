@@ -14,7 +14,7 @@ from geoseg.infer.reading import Unread
 from geoseg.infer.task import SceneTask
 from geoseg.io.cog import write_cog
 from geoseg.io.item import MapAsset, map_item, write_item
-from geoseg.io.stamps import paths_in
+from geoseg.io.stamps import paths_in, unsigned
 from geoseg.tiling import Block
 
 LARGE_PX = 8192**2
@@ -68,7 +68,7 @@ def _tags(task: SceneTask, model: Mapping[str, str]) -> dict[str, str]:
     tiling = task.tiling
     own = {
         "GEOSEG_VERSION": geoseg.__version__,
-        "GEOSEG_SOURCES": ", ".join(paths_in(task.source)),
+        "GEOSEG_SOURCES": ", ".join(map(unsigned, paths_in(task.source))),
         "GEOSEG_BANDS": ", ".join(task.source.bands),
         "GEOSEG_TILE_PX": f"{tiling.rows.tile} {tiling.cols.tile}",
         "GEOSEG_OVERLAP_PX": f"{tiling.rows.overlap} {tiling.cols.overlap}",

@@ -31,16 +31,16 @@ from geoseg.infer.parts import JobFolder, Outputs, Plan, is_complete
 from geoseg.infer.reading import ON_ERROR, Unread, merged
 from geoseg.infer.seams import SeamReport
 from geoseg.infer.task import SceneTask
-from geoseg.io.outputs import check_output
-from geoseg.io.stamps import file_stamps, files_in
+from geoseg.io.outputs import check_output, is_among
+from geoseg.io.stamps import file_stamps, files_in, unsigned
 from geoseg.tiling import Block, Tiling
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
-UNSIGNED = re.compile(r"(?<=\w)\?[^'\"\s]*")
-"""The query of an address, such as a signature that is another one each time."""
+QUERY = re.compile(r"(?<=\w)\?[^'\"\s]*")
+"""That of an address, where a signature may be that is another one each time."""
 
 HOW = ("precision", "tta")
 """What is known of a model's use rather than of the model."""
@@ -212,6 +212,12 @@ def check_outputs(outputs: Outputs, *, inputs: Sequence[str], overwrite: bool) -
     for path in outputs.paths:
         if folder.exists():
             check_output(path, overwrite=overwrite, inputs=inputs)
+    for path in _stale(outputs) if overwrite else ():
+        if is_among(path, inputs):
+            raise InputError(
+                f"the input {path} has the name of a layer of {outputs.class_map}, and --overwrite deletes those of an "
+                "older map; give the output another name"
+            )
 
 
 def _identity(task: SceneTask, *, model: Mapping[str, str]) -> dict[str, Any]:
@@ -222,8 +228,8 @@ def _identity(task: SceneTask, *, model: Mapping[str, str]) -> dict[str, Any]:
     tiling, grid = task.tiling, task.source.geobox
     return {
         "version": geoseg.__version__,
-        "source": UNSIGNED.sub("", repr(task.source)),
-        "files": file_stamps(files_in(task.source)),
+        "source": QUERY.sub(lambda query: unsigned(query[0]), repr(task.source)),
+        "files": {unsigned(path): stamp for path, stamp in file_stamps(files_in(task.source)).items()},
         "grid": [list(grid.shape), list(grid.affine)[:6], str(grid.crs)],
         "model": {name: value for name, value in model.items() if name not in HOW},
         **{name: model[name] for name in HOW if name in model},

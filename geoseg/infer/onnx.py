@@ -157,9 +157,15 @@ class OnnxPredictor:
             search: Whether to choose a batch, or only measure the one there is.
         """
         tile = np.zeros((len(self._mean), *model_shape), np.uint8), np.ones(model_shape, np.bool_)
-        batch = self.batch_tiles
-        spent = peak_bytes_of(lambda: self.scores([tile[0]] * batch, [tile[1]] * batch, model_shape=model_shape))
-        one = max(1, spent // batch)
+        self.batch_tiles = max(1, min(self.batch_tiles, tiles))
+
+        def bytes_a_tile(batch: int) -> int:
+            spent = peak_bytes_of(lambda: self.scores([tile[0]] * batch, [tile[1]] * batch, model_shape=model_shape))
+            return max(1, spent // batch)
+
+        one = bytes_a_tile(1)
+        if self.batch_tiles > 1 and one * self.batch_tiles <= memory_bytes:  # else it is refused, and not tried
+            one = bytes_a_tile(self.batch_tiles)
         if search:
             largest = BATCH_PX[self.device.partition(":")[0]] // (model_shape[0] * model_shape[1])
             self.batch_tiles = max(1, min(largest, tiles, memory_bytes // one))

@@ -226,8 +226,15 @@ class JobFolder:
         shutil.rmtree(old, ignore_errors=True)
 
     def write_notes(self, notes: Mapping[str, Any]) -> None:
-        """Keep what is known of the complete outputs, as JSON values."""
-        write_text(self.path / NOTES, json.dumps(dict(notes)))
+        """Keep what is known of the complete outputs, as JSON values.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        try:
+            write_text(self.path / NOTES, json.dumps(dict(notes)))
+        except OSError as error:
+            raise OutputError(f"{self.path / NOTES} cannot be written: {error.strerror or error}") from error
 
     def read_notes(self) -> dict[str, Any]:
         """What `write_notes` kept."""

@@ -194,7 +194,10 @@ class TorchPredictor:
         """
         if self.device.type == "cuda":
             return self._fit_on_gpu(model_shape, search=search)
-        one = max(1, peak_bytes_of(lambda: self._try(model_shape, self.batch_tiles)) // self.batch_tiles)
+        self.batch_tiles = max(1, min(self.batch_tiles, tiles))
+        one = self._bytes_a_tile(model_shape, self.batch_tiles if self._given[5] else 1)
+        if self.batch_tiles > 1 and one * self.batch_tiles <= memory_bytes:  # else it is refused, and not tried
+            one = self._bytes_a_tile(model_shape, self.batch_tiles)
         self._most_lanes = max(1, memory_bytes // (one * self.batch_tiles))
         if search and TRIAL_SHARE * tiles >= LEAST_TRIAL:
             handy = LARGEST_BATCH_PX["cpu"] // (model_shape[0] * model_shape[1])
@@ -249,6 +252,9 @@ class TorchPredictor:
             best, seconds, batch = batch, found, 2 * batch
         logger.info("batches of %d tiles: %.3f s a tile", best, seconds)
         return best
+
+    def _bytes_a_tile(self, model_shape: tuple[int, int], batch: int) -> int:
+        return max(1, peak_bytes_of(lambda: self._try(model_shape, batch)) // batch)
 
     def _fit_on_gpu(self, model_shape: tuple[int, int], *, search: bool) -> int:
         """Choose the batch that fills the GPU; returns the bytes of pinned memory."""

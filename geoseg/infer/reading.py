@@ -111,10 +111,24 @@ def read_piece(source: Source, window: Window, *, scene: Any, on_error: str, poo
         ReadError: The source cannot be read there, and `on_error` is `stop`.
     """
     if pool is None:
-        return _read(source, window, scene=scene, on_error=on_error)
+        return _read_cells(source, window, scene=scene, on_error=on_error)
     parts = list(_cells(window, PIECE_PX, rows=False))
-    pieces = list(pool.map(lambda part: _read(source, part, scene=scene, on_error=on_error), parts))
+    pieces = list(pool.map(lambda part: _read_cells(source, part, scene=scene, on_error=on_error), parts))
     return pieces[0] if len(pieces) == 1 else _joined(source, window, parts, pieces)
+
+
+def _read_cells(source: Source, window: Window, *, scene: Any, on_error: str) -> Piece:
+    """A window; what cannot be read is nodata by whole cells of the scene, however the work is cut."""
+    if on_error != "nodata":
+        return _read(source, window, scene=scene, on_error=on_error)
+    side, (rows, cols) = CELLS_PX[-1], scene.shape
+    top, left = window.row_off // side * side, window.col_off // side * side
+    bottom, right = min(-(-window.row_stop // side) * side, rows), min(-(-window.col_stop // side) * side, cols)
+    whole = Window(top, left, bottom - top, right - left)
+    found = _read(source, whole, scene=scene, on_error=on_error)
+    inside = Window(window.row_off - top, window.col_off - left, window.rows, window.cols).slices
+    unread = tuple(part for item in found.unread if (part := item.within(window)) is not None)
+    return Piece(found.pixels[:, *inside], found.valid[inside], unread)
 
 
 def _read(source: Source, window: Window, *, scene: Any, on_error: str, cells: Sequence[int] = CELLS_PX) -> Piece:

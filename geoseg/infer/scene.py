@@ -131,7 +131,9 @@ def _crew(wanted: Crew) -> Crew:
         raise InputError(f"engine '{wanted.engine}' is unknown; known are auto, {', '.join(EXECUTORS)}")
     if wanted.scheduler and wanted.engine != "dask":
         raise InputError(f"a scheduler is for --engine dask, the engine is {wanted.engine}; leave one of them out")
-    return replace(wanted, devices=1) if wanted.engine == "serial" else wanted
+    if wanted.engine == "serial" and wanted.devices > 1:
+        raise InputError(f"engine serial is one process, devices are {wanted.devices}; leave one of them out")
+    return wanted
 
 
 def _check_together(cards: Sequence[ModelCard]) -> None:
@@ -200,7 +202,7 @@ def _lattice(source: Source, models: Sequence[TrainedModel], options: PredictOpt
         overlap_px = max(model.measured_overlap(tile_px=tile_px) for model in models)
         logger.info("overlap of %d px, from the measured receptive field", overlap_px)
     elif options.overlap_px is None:
-        overlap_px = max(card.overlap_px for card in cards)
+        overlap_px = min(max(card.overlap_px for card in cards), tile_px // 2)
     else:
         overlap_px = options.overlap_px
     scale = (1.0, 1.0) if options.native else scale_for(source.geobox, cards[0].gsd_m)
@@ -240,6 +242,7 @@ def _plan(task: SceneTask, options: PredictOptions, *, crew: Crew, kept: Plan | 
         search=options.batch is None and kept is None,
     )  # fmt: skip
     if kept is None:
+        _check_batch(options, predictor.batch_tiles, sharing * (spent + batch_bytes))
         cells = cells_for(
             task, memory_bytes=options.memory_bytes, spent_bytes=spent + batch_bytes, workers=crew.devices,
             sharing=sharing, alone=crew.engine == "dask",
@@ -255,3 +258,16 @@ def _plan(task: SceneTask, options: PredictOptions, *, crew: Crew, kept: Plan | 
             f"{ceil(needed / 10**6)} MB; try --memory {ceil(needed / 10**6)}MB, or add --overwrite to start anew"
         )
     return Plan(kept.cells, predictor.batch_tiles)
+
+
+def _check_batch(options: PredictOptions, tiles: int, needed_bytes: int) -> None:
+    """Nothing, where the memory holds a batch that was asked for.
+
+    Raises:
+        InputError: It does not.
+    """
+    if options.batch is not None and tiles > 1 and needed_bytes > options.memory_bytes:
+        raise InputError(
+            f"memory of {options.memory_bytes / 10**6:.0f} MB: batches of {tiles} tiles need about "
+            f"{ceil(needed_bytes / 10**6)} MB; give a smaller --batch, or leave it out"
+        )

@@ -349,7 +349,8 @@ def _check_whole(image: Path, geobox: GeoBox) -> None:
             if file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG" or file.shape != (rows, cols):
                 raise _unfinished("the file is no COG of the map's size")
             for row, col in product(range(0, rows, BLOCK_PX), range(0, cols, CHECKED_PX)):
-                file.read(window=((row, min(row + BLOCK_PX, rows)), (col, min(col + CHECKED_PX, cols))))
+                for band in file.indexes:
+                    file.read(band, window=((row, min(row + BLOCK_PX, rows)), (col, min(col + CHECKED_PX, cols))))
     except (RasterioError, CPLE_BaseError) as error:
         raise _unfinished(error) from error
 

@@ -227,6 +227,11 @@ class Mosaic:
         orders = [match_bands(first, member.bands) for member in self.members]
         return tuple(pick(m, order, first) for m, order in zip(self.members, orders, strict=True))
 
+    def matches(self, count: int) -> bool:
+        """Whether all members have the first's names, as many as `count`; else each is to be named in its order."""
+        first, *others = ({name.lower() for name in member.bands} for member in self.members)
+        return len(self.members[0].bands) == count and all(first <= names for names in others)
+
     @cached_property
     def _one_grid(self) -> bool:
         """Whether all members consist of pixels of the mosaic's grid."""

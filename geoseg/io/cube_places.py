@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from geoseg.errors import MissingInputError, ReadError
 from geoseg.extras import extra_module
 from geoseg.io.handles import one_line
+from geoseg.io.stamps import file_stamps
 
 READ_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, EOFError)
 """What Zarr, its codecs and its stores raise when they fail."""
@@ -106,6 +111,31 @@ class InMemory:
     """
 
     data: Any
+
+    def __repr__(self) -> str:
+        """What it is, with a digest of its values: xarray's own text leaves most of them out."""
+        return f"InMemory({self.name}, {self._digest})"
+
+    @cached_property
+    def _digest(self) -> str:
+        """SHA-256 of names, coordinates and values; of lazy ones dask's token, or the file's name, size and time."""
+        digest = hashlib.sha256(repr(dict(self.data.sizes)).encode())
+        arrays = self.data.data_vars.values() if hasattr(self.data, "data_vars") else [self.data]
+        for array in [*arrays, *self.data.coords.values()]:
+            digest.update(f"{array.name} {array.dtype} {array.dims} {array.attrs}".encode())
+            if array.chunks is not None:
+                digest.update(
+                    extra_module("dask.base", extra="dask", needed_by="dask arrays").tokenize(array.data).encode()
+                )
+                continue
+            if not getattr(array.variable, "_in_memory", True):
+                source = str(array.encoding.get("source", ""))
+                digest.update(f"{source} {file_stamps([source])}".encode())
+                continue
+            for part in array if array.ndim else [array]:
+                values = np.ascontiguousarray(part.values)
+                digest.update(str(values.tolist()).encode() if values.dtype.hasobject else values.tobytes())
+        return digest.hexdigest()
 
     @property
     def name(self) -> str:

@@ -163,15 +163,13 @@ def _cog_asset(raster: MapAsset, legend: Legend) -> dict[str, Any]:
 
 def _class_bands(legend: Legend, name: str) -> list[dict[str, Any]]:
     """Band 1 of a class map, with the fields of the classification extension."""
-    classes = [
-        {
-            "value": item.id,
-            "name": _short_name(item.name, item.id),
-            "title": item.name,
-            "color_hint": item.color[1:].upper(),
-        }
-        for item in legend.classes
-    ]
+    taken, classes = {"nodata"}, []
+    for item in legend.classes:
+        short = _short_name(item.name, item.id)
+        short = f"{short}_{item.id}" if short in taken else short
+        taken.add(short)
+        color = item.color[1:].upper()
+        classes.append({"value": item.id, "name": short, "title": item.name, "color_hint": color})
     classes.append({"value": legend.ignore, "name": "nodata", "title": "nodata", "nodata": True})
     return [{"name": name, "data_type": legend.dtype.name, "nodata": legend.ignore, "classification:classes": classes}]
 

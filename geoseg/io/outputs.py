@@ -23,12 +23,11 @@ def check_output(out: str | Path, *, overwrite: bool = False, inputs: Iterable[s
         OutputError: The place cannot be written.
     """
     path = Path(out)
-    for given in inputs:
-        if path.exists() and Path(given).exists() and path.samefile(given):
-            raise InputError(f"the output {path} is also an input; give the output another name")
+    if is_among(path, inputs):
+        raise InputError(f"the output {path} is also an input; give the output another name")
     if path.is_dir():
         raise OutputError(f"the output {path} is a folder; give a file name in it")
-    if path.exists() and not overwrite:
+    if (path.exists() or path.is_symlink()) and not overwrite:
         raise OutputExistsError(f"the output {path} exists; add --overwrite to replace it, or give another name")
     folder = path.absolute().parent
     try:
@@ -38,3 +37,8 @@ def check_output(out: str | Path, *, overwrite: bool = False, inputs: Iterable[s
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"the folder {folder} cannot be written; choose another, or change its permissions")
     return path
+
+
+def is_among(path: Path, inputs: Iterable[str | Path]) -> bool:
+    """Whether a file is one of the inputs, whatever it is called there."""
+    return path.exists() and any(Path(given).exists() and path.samefile(given) for given in inputs)

@@ -351,6 +351,8 @@ def _renamed(source: Source, names: tuple[str, ...]) -> Source:
     if isinstance(source, GdalSource) and source.chosen is None:
         # The file itself is asked, because a name for the alpha band makes that an image band.
         return replace(source, names=names)
+    if isinstance(source, Mosaic) and not source.matches(len(names)):
+        return replace(source, members=tuple(_renamed(member, names) for member in source.members), names=None)
     if isinstance(source, BandStack | Mosaic):
         return replace(source, names=names)
     if isinstance(source, DateStack) and len(names) == len(source.members[0].bands):

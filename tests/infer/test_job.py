@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError, ModelFileError, OutputError, OutputExistsError, ReadError
-from geoseg.infer import assemble, plan
+from geoseg.infer import assemble, parts, plan
 from geoseg.infer.executors import Crew
 from geoseg.infer.job import Job, PredictResult, run_job
 from geoseg.infer.layers import chosen_layers
@@ -522,3 +523,31 @@ def test_blocks_made_alone_are_long_and_no_worker_goes_empty(
 def test_scenes_under_one_row_of_tiles_are_counted(windows: list[tuple[int, int]], most: int) -> None:
     members = [Member(None, Window(top, 0, rows, 5)) for top, rows in windows]  # type: ignore[arg-type]
     assert largest_overlap(members, slack_px=32) == most
+
+
+def test_an_input_of_a_layers_name_is_not_deleted(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = replace(scene(64, 64), path="map.second.tif")
+    Path(source.path).write_text("the scene")
+    with pytest.raises(InputError, match=r"the input map.second.tif has the name of a layer of map.tif"):
+        run(source, positions(), Path("map.tif"), overwrite=True)
+    assert Path(source.path).read_text() == "the scene"
+
+
+def test_a_disk_that_is_full_at_the_last_note_is_one_line(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = parts.write_text
+
+    def full(path: Path, text: str) -> Path:
+        if path.name == parts.NOTES:
+            raise OSError(28, "No space left on device")
+        return written(path, text)
+
+    monkeypatch.setattr(parts, "write_text", full)
+    with pytest.raises(OutputError, match=r"notes.json cannot be written: No space left on device; .* are kept in"):
+        run(scene(64, 64), positions(), tmp_path / "map.tif")
+    monkeypatch.undo()
+    assert run(scene(64, 64), positions(), tmp_path / "map.tif").resumed == 1

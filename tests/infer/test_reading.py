@@ -126,3 +126,31 @@ def test_places_are_joined_and_no_pixel_is_lost(cells: list[tuple[int, int]], ra
 def test_a_rectangle_of_cells_becomes_one_place() -> None:
     cells = [Unread(Window(row, col, 10, 7), "x") for row in (30, 40, 20) for col in (14, 7, 21)]
     assert [item.window for item in merged(cells)] == [Window(20, 7, 30, 21)]
+
+
+@unhurried
+@given(
+    bad=st.tuples(st.integers(0, 299), st.integers(0, 299), st.integers(1, 90), st.integers(1, 90)),
+    cut=st.tuples(st.integers(1, 299), st.integers(1, 299)), pooled=st.booleans(),
+)  # fmt: skip
+def test_what_cannot_be_read_does_not_hang_on_the_cut(
+    scene: Callable[..., Any], bad: tuple[int, int, int, int], cut: tuple[int, int], pooled: bool
+) -> None:
+    whole = Window(0, 0, 300, 300)
+    source, (row, col) = Broken(scene(300, 300), Window(*bad).intersect(whole)), cut
+    with ThreadPoolExecutor(2) as pool:
+        given_pool = pool if pooled else None
+
+        def read(window: Window) -> Any:
+            return read_piece(source, window, scene=source.geobox, on_error="nodata", pool=given_pool)
+
+        wanted = read(whole)
+        for part in (Window(0, 0, row, col), Window(row, col, 300 - row, 300 - col), Window(row, 0, 300 - row, col)):
+            found = read(part)
+            np.testing.assert_array_equal(found.valid, wanted.valid[part.slices])
+            np.testing.assert_array_equal(found.pixels, wanted.pixels[:, *part.slices])
+            listed = np.zeros((300, 300), bool)
+            for item in found.unread:
+                assert item.window == item.window.intersect(part)
+                listed[item.window.slices] = True
+            assert not listed[part.slices][found.valid].any()

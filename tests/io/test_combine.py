@@ -286,3 +286,28 @@ def test_combined_sources_are_values(tiles):
 def test_unknown_resampling_of_a_mosaic_lists_the_names(tiles):
     with pytest.raises(InputError, match="known are nearest"):
         Mosaic(tiles[1].members, resampling="best")
+
+
+def test_names_in_their_order_reach_pieces_that_call_their_bands_otherwise(write_tif):
+    plain = write_tif("plain.tif", SCENE)
+    named = write_tif("named.tif", SCENE, names=("r", "n"), affine=UTM @ Affine.translation(120, 0))
+    found = open_source([str(plain), str(named)], bands=["red", "nir"])
+    assert found.bands == ("red", "nir")
+    whole = found.read(found.geobox)
+    assert np.array_equal(whole.pixels, np.concatenate([SCENE, SCENE], axis=2))
+    # Pieces of the same names in another order are matched by them first.
+    turned = write_tif("turned.tif", SCENE[::-1], names=("n", "r"), affine=UTM @ Affine.translation(240, 0))
+    found = open_source([str(named), str(turned)], bands=["red", "nir"])
+    assert np.array_equal(found.read(found.geobox).pixels, np.concatenate([SCENE, SCENE], axis=2))
+
+
+def test_names_for_all_bands_of_pieces_make_an_alpha_band_an_image_band(write_tif):
+    paths = []
+    for number in (0, 1):
+        path = write_tif(
+            f"{number}.tif", np.concatenate([SCENE, SCENE]), affine=UTM @ Affine.translation(120 * number, 0)
+        )
+        with rasterio.open(path, "r+") as file:
+            file.colorinterp = [*file.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
+        paths.append(str(path))
+    assert open_source(paths, bands=["blue", "green", "red", "nir"]).bands == ("blue", "green", "red", "nir")

@@ -126,3 +126,11 @@ def test_the_file_is_json_and_appears_whole(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written: No such file"):
         write_item(tmp_path / "nowhere" / "map.stac.json", {})
+
+
+def test_machine_names_of_classes_differ(files: dict[str, Path]) -> None:
+    legend = Legend.from_dict({1: "nodata", 2: "a b", 3: "a_b", 4: "a  b"})
+    rasters = {"map": MapAsset(files["class_map"], "Classes", ("class",), classes=True)}
+    item = map_item(rasters, style=files["style"], geobox=UTM, legend=legend, created="2026-01-02T03:04:05Z")
+    names = [entry["name"] for entry in item["assets"]["map"]["bands"][0]["classification:classes"]]
+    assert names == ["nodata_1", "a_b", "a_b_3", "a_b_4", "nodata"]

@@ -666,3 +666,16 @@ def test_nodata_that_cannot_be(nodata, message):
         to_xarray(raster, nodata=nodata)
     with pytest.raises(InputError, match="a raster lies on its own grid"):
         to_xarray(raster, geobox=UTM)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_cube_in_memory_is_told_apart_by_its_values(lazy):
+    pixels = np.arange(2 * 300 * 400, dtype="int32").reshape(2, 300, 400)
+    changed = pixels.copy()
+    changed[1, 150, 200] += 1  # in the middle, which xarray's own text leaves out
+    grid = GeoBox((300, 400), UTM.affine, UTM.crs)
+    one, same, other = (cube(values, grid=grid) for values in (pixels, pixels.copy(), changed))
+    if lazy:
+        one, same, other = (data.chunk({"y": 100}) for data in (one, one, other))
+    said = [repr(open_source(data)) for data in (one, same, other)]
+    assert said[0] == said[1] != said[2]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from shapely.geometry import box, mapping
 
 import geoseg
 from geoseg.cli import main
-from geoseg.errors import InputError
+from geoseg.errors import InputError, OutputExistsError
+from geoseg.infer import predictor
+from geoseg.models import load_model, save_model
 
 from .conftest import write_model
 
@@ -242,3 +245,71 @@ def test_scenes_within_a_stack_have_no_rule(model: Path, write_scene: Callable[.
     west, east = write_scene("west.tif"), write_scene("east.tif")
     with pytest.raises(InputError, match="they are within a stack"):
         geoseg.predict({"stack": [[str(west), str(east)]]}, model=model, out=tmp_path / "map.tif", rule="mean")
+
+
+def test_files_that_only_an_argument_names_are_no_output(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene, area = write_scene(), tmp_path / "map.stac.json"
+    shape = mapping(box(500_000, 5_299_000, 500_500, 5_300_000))
+    area.write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": shape}))
+    before = area.read_bytes()
+    with pytest.raises(InputError, match=r"map.stac.json is also an input"):
+        geoseg.predict(
+            str(scene),
+            model=model,
+            out=tmp_path / "map.tif",
+            area={"path": str(area), "crs": "EPSG:32633"},
+            overwrite=True,
+        )
+    assert area.read_bytes() == before
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "map.tif"
+    out.symlink_to(tmp_path / "elsewhere" / "map.tif")
+    with pytest.raises(OutputExistsError, match=r"map.tif exists"):
+        geoseg.predict(str(write_scene()), model=model, out=out)
+    assert out.is_symlink()
+
+
+def test_a_nested_mosaic_takes_what_holds_for_all(
+    model: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    scenes = [str(write_scene(name)) for name in ("a.tif", "b.tif", "c.tif")]
+    options = {"model": model, "nodata": 3, "crs": "EPSG:32633"}
+    geoseg.predict([scenes[:2], scenes[2]], out=tmp_path / "nested.tif", **options)
+    geoseg.predict(scenes, out=tmp_path / "flat.tif", **options)
+    np.testing.assert_array_equal(pixels(tmp_path / "nested.tif"), pixels(tmp_path / "flat.tif"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"batch": 500, "memory": "700MB", "tile_px": 32, "overlap_px": 0},
+            "batches of 20 tiles need about .* smaller --batch",
+        ),
+        ({"engine": "serial", "devices": 4}, "engine serial is one process, devices are 4"),
+    ],
+)
+def test_what_cannot_be_done_as_asked_is_said(
+    write_scene: Callable[..., Path], tmp_path: Path, options: dict, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "peak_bytes_of", lambda work: work() and 10**8)
+    model = write_model(tmp_path / "model.safetensors", bands=["red", "nir"])
+    with pytest.raises(InputError, match=said):
+        geoseg.predict(str(write_scene()), model=model, out=tmp_path / "map.tif", device="cpu", **options)
+
+
+def test_models_of_other_tiles_go_together_without_an_option(write_scene: Callable[..., Path], tmp_path: Path) -> None:
+    paths = []
+    for tile, overlap in ((128, 64), (64, 16)):
+        path = write_model(tmp_path / f"{tile}.safetensors", bands=["red", "nir"])
+        network, card = load_model(path)
+        save_model(path, model=network, card=replace(card, tile_px=tile, overlap_px=overlap))
+        paths.append(path)
+    result = geoseg.predict(str(write_scene()), model=paths, out=tmp_path / "map.tif")
+    assert result.overlap_px == (32, 32)
