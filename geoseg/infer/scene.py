@@ -24,6 +24,7 @@ from geoseg.infer.reading import Piece, read_piece
 from geoseg.infer.scale import SAME_GSD, Lattice, lattice_for, match_scene, scale_for
 from geoseg.infer.seams import check_seams
 from geoseg.infer.task import Member, Predictor, SceneTask
+from geoseg.io.cog import BLOCK_PX
 from geoseg.io.combine import Mosaic, pick
 from geoseg.io.dates import newest_first
 from geoseg.io.regions import open_area
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from geoseg.models.card import ModelCard
 
 logger = logging.getLogger(__name__)
+
+WRITTEN_TILES = 24
+"""Tiles of a COG, with all their bands, that GDAL may hold while it puts one together."""
 
 LOOKED_AT = (0.25, 0.5, 0.75)
 """Where along the scene's diagonal tiles are looked at before a job begins."""
@@ -243,6 +247,7 @@ def _plan(task: SceneTask, options: PredictOptions, *, crew: Crew, kept: Plan | 
     )  # fmt: skip
     if kept is None:
         _check_batch(options, predictor.batch_tiles, sharing * (spent + batch_bytes))
+        _check_writing(options, task, spent)
         cells = cells_for(
             task, memory_bytes=options.memory_bytes, spent_bytes=spent + batch_bytes, workers=crew.devices,
             sharing=sharing, alone=crew.engine == "dask",
@@ -270,4 +275,19 @@ def _check_batch(options: PredictOptions, tiles: int, needed_bytes: int) -> None
         raise InputError(
             f"memory of {options.memory_bytes / 10**6:.0f} MB: batches of {tiles} tiles need about "
             f"{ceil(needed_bytes / 10**6)} MB; give a smaller --batch, or leave it out"
+        )
+
+
+def _check_writing(options: PredictOptions, task: SceneTask, spent_bytes: int) -> None:
+    """Nothing, where the memory holds what GDAL takes to write the layer of most bands: some tiles of all of them.
+
+    Raises:
+        InputError: It does not.
+    """
+    bands = max(len(layer.bands(task.legend)) for layer in task.layers)
+    needed = ceil((spent_bytes + WRITTEN_TILES * bands * BLOCK_PX**2) / 10**6)
+    if needed * 10**6 > options.memory_bytes and bands > 1:
+        raise InputError(
+            f"memory of {options.memory_bytes / 10**6:.0f} MB: a layer of {bands} bands takes {needed} MB to write; "
+            f"try --memory {needed}MB, or leave out --layers probabilities"
         )

@@ -306,8 +306,10 @@ class SegmentationTask(LightningModule):
         raise InputError(f"{what}; lower model.lr (now {self.lr}), or look for extreme values {where}{kept}")
 
     def on_train_start(self) -> None:
-        """Learns which step the run begins at."""
+        """Learns which step the run begins at; one that early stopping had ended, and that goes on, is at its end."""
         self._stepped = self.global_step
+        waited = [each.wait_count >= each.patience for each in self.trainer.early_stopping_callbacks]
+        self.trainer.should_stop = self.trainer.should_stop or any(waited)
         self._steps = float(self.trainer.estimated_stepping_batches)
         asking = "swa" if self.swa is not None else "semi" if self.semi is not None else None
         if asking is not None and not math.isfinite(self._steps):

@@ -20,7 +20,8 @@ from shapely.geometry import box, mapping
 import geoseg
 from geoseg.cli import main
 from geoseg.errors import InputError, OutputExistsError
-from geoseg.infer import predictor
+from geoseg.infer import predictor, scene
+from geoseg.legend import Legend
 from geoseg.models import load_model, save_model
 
 from .conftest import write_model
@@ -292,6 +293,10 @@ def test_a_nested_mosaic_takes_what_holds_for_all(
             {"batch": 500, "memory": "700MB", "tile_px": 32, "overlap_px": 0},
             "batches of 20 tiles need about .* smaller --batch",
         ),
+        (
+            {"layers": "probabilities", "memory": "650MB"},
+            "a layer of 60 bands takes .* leave out --layers probabilities",
+        ),
         ({"engine": "serial", "devices": 4}, "engine serial is one process, devices are 4"),
     ],
 )
@@ -299,7 +304,9 @@ def test_what_cannot_be_done_as_asked_is_said(
     write_scene: Callable[..., Path], tmp_path: Path, options: dict, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictor, "peak_bytes_of", lambda work: work() and 10**8)
-    model = write_model(tmp_path / "model.safetensors", bands=["red", "nir"])
+    monkeypatch.setattr(scene, "resident_bytes", lambda: 4 * 10**8)
+    legend = Legend.from_names([f"class {number}" for number in range(60)])
+    model = write_model(tmp_path / "model.safetensors", bands=["red", "nir"], legend=legend)
     with pytest.raises(InputError, match=said):
         geoseg.predict(str(write_scene()), model=model, out=tmp_path / "map.tif", device="cpu", **options)
 

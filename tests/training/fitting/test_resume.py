@@ -158,3 +158,16 @@ def test_the_folder_of_all_runs_may_be_at_home(config, monkeypatch, tmp_path):
     assert {"model.safetensors", "best.ckpt", "last.ckpt", "config.yaml"} <= {
         path.name for path in run.folder.iterdir()
     }
+
+
+def test_a_run_that_early_stopping_ended_is_at_its_end(config, monkeypatch):
+    def stop(*_args, **_rest):
+        raise KeyboardInterrupt
+
+    given = config(model={"lr": 1e-12}, trainer={"max_epochs": 9}, early_stopping={"patience": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "settle", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_fit(given)
+    rows = json.loads((run_fit(given, resume=True).folder / "metrics.json").read_text())["history"]
+    assert [row["step"] for row in rows] == [4, 8]
