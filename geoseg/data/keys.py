@@ -125,12 +125,10 @@ def _paths_in_text(text: str) -> Iterable[str]:
 
 def _stamps(paths: set[str]) -> dict[str, Any]:
     """Size and time of change of the files among some texts, and of the files in the folders among them."""
-    found: dict[str, Any] = {}
-    for path, stamp in file_stamps(sorted(paths)).items():
-        if stamp is not None:
-            folder = bool(path) and os.path.isdir(path)  # noqa: PTH112 (most texts are no path)
-            found[path] = _folder_stamps(path) if folder else stamp
-    return found
+    folders = sorted(path for path in paths if path and os.path.isdir(path))  # noqa: PTH112 (most texts are no path)
+    stamps = file_stamps(sorted(paths.difference(folders)))
+    found: dict[str, Any] = {path: stamp for path, stamp in stamps.items() if stamp is not None}
+    return found | {path: _folder_stamps(path) for path in folders}
 
 
 def _folder_stamps(folder: str) -> dict[str, Any]:
