@@ -35,6 +35,7 @@ from geoseg.infer.turns import TURNS, turned
 from geoseg.models.card import ModelCard
 from geoseg.models.compiling import told_of_compiling
 from geoseg.models.file import load_model
+from geoseg.models.memory import is_too_large
 from geoseg.models.receptive import overlap_for, receptive_radius
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ class TorchPredictor:
         try:
             return self._forward(tiles, valid, model_shape)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _no_memory(error):
+            if not is_too_large(error):
                 raise
             # Handled below: here the error still holds the arrays that did not fit.
             why = error.with_traceback(None)
@@ -396,9 +397,3 @@ class TorchModel:
         radius = receptive_radius(self.network, bands=len(self.card.bands))
         logger.info("%s: pixels up to %d away sway a pixel's class", self.card.name, radius)
         return overlap_for(radius, tile_px=tile_px)
-
-
-def _no_memory(error: Exception) -> bool:
-    """Whether memory ran out; torch has no error of its own for all the ways in which a device or a CPU says so."""
-    said = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)

@@ -27,7 +27,7 @@ from geoseg.models.task import SegmentationTask
 from geoseg.training.hard_examples import HardExamples
 from geoseg.training.logs import check_logs, loggers
 from geoseg.training.manners import buildable, interruptible
-from geoseg.training.resuming import Best, Last
+from geoseg.training.resuming import LastEpoch, RunCheckpoint
 from geoseg.training.sync_norms import SyncNorms
 from geoseg.training.validation import ValidationOptions
 
@@ -91,8 +91,8 @@ class FitCLI(LightningCLI):
         self.history, self.ticks = History(), Ticks()
         kept: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
         kept["auto_insert_metric_name"] = False
-        self.checkpoint = Best(filename="best", monitor=MONITOR, mode="max", **kept)
-        last = Last(filename="last", save_on_train_epoch_end=True, **kept)
+        self.checkpoint = RunCheckpoint(filename="best", monitor=MONITOR, mode="max", **kept)
+        last = LastEpoch(filename="last", save_on_train_epoch_end=True, **kept)
         self.trainer_defaults = {"callbacks": [self.history, self.ticks, self.checkpoint, last, HardExamples()]}
         given: dict[str, Any] = {}
         if self.config.trainer.logger in (None, True):

@@ -55,11 +55,11 @@ def check_begun(folder: Path, now: str, config: Namespace) -> None:
         )
 
 
-class Best(ModelCheckpoint):
-    """The checkpoint of the best epoch; it is found again where the run's folder was moved."""
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint in the run's folder, that is found again where the folder was moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What was the best so far, in the folder of today."""
+        """What was kept so far, in the folder of today."""
         here = str(self.dirpath)
 
         def moved(path: str) -> str:
@@ -72,7 +72,7 @@ class Best(ModelCheckpoint):
         super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": here})
 
 
-class Last(Best):
+class LastEpoch(RunCheckpoint):
     """The checkpoint of the last whole epoch, from which a run goes on as if it had never stopped.
 
     Lightning takes an epoch that was cut short for a whole one, and its patches after a stop are those of its start.

@@ -30,6 +30,7 @@ from geoseg.errors import InputError, MissingInputError, OutputError, OutputExis
 from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.file import save_model
 from geoseg.models.history import draw_curves
+from geoseg.models.memory import is_too_large
 from geoseg.models.task import SegmentationTask, use_bf16
 from geoseg.progress import is_first_process, progress_bar
 from geoseg.training.checks import check_batches, check_labels, check_length, check_strategy, check_unlabelled
@@ -39,7 +40,7 @@ from geoseg.training.forest import grow_forest
 from geoseg.training.manners import interruptible, quiet
 from geoseg.training.pictures import CONFUSION_NAME, PREDICTIONS_NAME, RELIABILITY_NAME, draw_judgement
 from geoseg.training.resuming import check_begun
-from geoseg.training.search import is_too_large, search
+from geoseg.training.search import search
 from geoseg.training.validation import Judgement, judge_scenes
 
 FOREST = "random_forest"

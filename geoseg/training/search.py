@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from geoseg.data.datamodule import SceneDataModule
 from geoseg.errors import InputError
+from geoseg.models.memory import is_too_large
 from geoseg.models.task import SegmentationTask
 
 LOWEST_LR, HIGHEST_LR, SWEEP_STEPS = 1e-6, 1.0, 100
@@ -173,12 +174,6 @@ def find_batch(task: SegmentationTask, data: SceneDataModule, *, device: torch.d
         task.cpu().load_state_dict(before)
     logger.info("find_batch: %d patches of %d px", found, data.patch_px)
     return found
-
-
-def is_too_large(error: RuntimeError) -> bool:
-    """Whether a GPU refuses a batch for its size: it has no memory for it, or counts no further."""
-    words = ("out of memory", "ALLOC_FAILED", "INT_MAX")
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 def _largest_on(device: torch.device, trial: Callable[[int], float], *, most: int) -> int:

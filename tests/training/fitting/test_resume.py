@@ -13,7 +13,7 @@ from geoseg.models.card import read_card
 from geoseg.models.file import load_model
 from geoseg.models.history import History
 from geoseg.training import run as running
-from geoseg.training.resuming import Best
+from geoseg.training.resuming import RunCheckpoint
 from geoseg.training.run import run_fit
 
 KEPT = {
@@ -89,10 +89,10 @@ def test_a_run_goes_on_as_it_was_begun_or_not_at_all(config):
 
 
 def test_what_was_best_is_found_where_the_folder_was_moved(tmp_path):
-    before = Best(dirpath=tmp_path / "old", filename="best", monitor="val/score", mode="max")
+    before = RunCheckpoint(dirpath=tmp_path / "old", filename="best", monitor="val/score", mode="max")
     before.best_model_path = before.kth_best_model_path = str(tmp_path / "old" / "best.ckpt")
     before.best_model_score, before.best_k_models = torch.tensor(0.7), {before.best_model_path: torch.tensor(0.7)}
-    now = Best(dirpath=tmp_path / "new", filename="best", monitor="val/score", mode="max")
+    now = RunCheckpoint(dirpath=tmp_path / "new", filename="best", monitor="val/score", mode="max")
     now.load_state_dict(before.state_dict())
     assert now.best_model_score == 0.7
     assert now.best_model_path == now.kth_best_model_path == str(tmp_path / "new" / "best.ckpt")

@@ -13,8 +13,9 @@ import yaml
 from geoseg.errors import InputError
 from geoseg.models.card import read_card
 from geoseg.models.file import load_model
+from geoseg.models.memory import is_too_large
 from geoseg.training.run import run_fit
-from geoseg.training.search import fastest, find_lr, is_too_large, largest, smoothed, steepest, sweep_rates
+from geoseg.training.search import fastest, find_lr, largest, smoothed, steepest, sweep_rates
 
 
 def test_the_rate_is_where_a_loss_falls_fastest():
