@@ -198,6 +198,10 @@ def _started(payload: bytes, shares: Sequence[Mapping[str, str]], *, device: str
             with suppress(BrokenPipeError):
                 worker.connection.send_bytes(payload)
         yield workers
+        for worker in workers:  # whose work is done end by themselves, and leave nothing behind
+            worker.connection.close()
+        for worker in workers:
+            worker.process.join(TERMINATE_S)
     finally:
         for worker in workers:
             worker.connection.close()

@@ -179,7 +179,7 @@ def _ruled(source: Source, rule: str) -> Source:
         )
     if rule != "newest" or not isinstance(source, Mosaic):
         return source
-    return replace(source, members=tuple(newest_first(source.members)), names=source.bands, grid=source.geobox)
+    return replace(source, members=tuple(newest_first(source.alike)), names=source.bands, grid=source.geobox)
 
 
 def _holds_mosaic(source: object) -> bool:

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError, GridError
 from geoseg.io.gdal import GdalSource
-from geoseg.io.grids import aligned, crop, ground_bounds, pixel_bounds, relative_size
+from geoseg.io.grids import aligned, bounds_beside, crop, ground_bounds, relative_size, turn_of
 from geoseg.io.protocol import Source
 from geoseg.io.resample import Patch, read_onto, resampling_named
 from geoseg.raster import Raster, match_bands
@@ -221,7 +221,7 @@ class Mosaic:
         return np.result_type(*[member.dtype for member in self.members])
 
     @cached_property
-    def _matched(self) -> tuple[Source, ...]:
+    def alike(self) -> tuple[Source, ...]:
         """The members with their bands in the first's order."""
         first = self.members[0].bands
         orders = [match_bands(first, member.bands) for member in self.members]
@@ -272,7 +272,7 @@ class Mosaic:
 
         Members without a pixel there are left out.
         """
-        return [(self._matched[index], window) for index, window in self._meeting(self.geobox)]
+        return [(self.alike[index], window) for index, window in self._meeting(self.geobox)]
 
     def _compose(self, geobox: GeoBox) -> Patch:
         """Each member read onto `geobox` where it can be, the first valid one kept."""
@@ -282,7 +282,7 @@ class Mosaic:
             missing = ~out.valid[rows, cols]
             if not missing.any():
                 continue
-            part = self._matched[index].read(crop(geobox, window))
+            part = self.alike[index].read(crop(geobox, window))
             taken = missing & part.valid
             out.pixels[:, rows, cols][:, taken] = part.pixels[:, taken]
             out.valid[rows, cols] |= taken
@@ -296,10 +296,16 @@ class Mosaic:
             self._bounds[geobox.crs] = np.array([ground_bounds(m.geobox, geobox.crs) for m in self.members])
         bounds = self._bounds[geobox.crs]
         x, y = (np.array(side) for side in zip(*[geobox.affine @ corner for corner in _corners(geobox)], strict=True))
-        meets = (
-            (bounds[:, 0] < x.max()) & (bounds[:, 2] > x.min()) & (bounds[:, 1] < y.max()) & (bounds[:, 3] > y.min())
-        )
-        windows = [(int(index), _window(bounds[index], geobox)) for index in np.flatnonzero(meets)]
+        level = (bounds[:, 1] < y.max()) & (bounds[:, 3] > y.min())
+        beside = level & (bounds[:, 0] < x.max()) & (bounds[:, 2] > x.min())
+        turn, around = turn_of(geobox.crs), np.zeros(len(bounds), np.bool_)
+        for moved in (turn, -turn) if turn is not None else ():  # a grid that counts on beyond the antimeridian
+            around |= level & (bounds[:, 0] + moved < x.max()) & (bounds[:, 2] + moved > x.min())
+        whole = Window(0, 0, *geobox.shape)
+        windows = [
+            (int(index), whole if around[index] else _window(bounds[index], geobox))
+            for index in np.flatnonzero(beside | around)
+        ]
         return [(index, window) for index, window in windows if window.rows and window.cols]
 
 
@@ -329,8 +335,13 @@ def _mosaic_grid(grids: Sequence[GeoBox]) -> GeoBox:
     finest = min((relative_size(grid, first) for grid in grids), key=prod)
     scale = finest if prod(finest) < FINER else (1.0, 1.0)
     affine = first.affine @ Affine.scale(scale[1], scale[0])
-    spans = np.array([pixel_bounds(grid, GeoBox((1, 1), affine, first.crs)) for grid in grids])
+    rows, cols = (max(1, round(size / factor)) for size, factor in zip(first.shape, scale, strict=True))
+    ruled = GeoBox((rows, cols), affine, first.crs)
+    spans = np.array([bounds_beside(grid, ruled) for grid in grids])
     # What lies on a pixel's edge must not open another pixel for the last digit's sake.
     row, col = floor(spans[:, 0].min() + 1e-3), floor(spans[:, 1].min() + 1e-3)
     rows, cols = ceil(spans[:, 2].max() - 1e-3) - row, ceil(spans[:, 3].max() - 1e-3) - col
+    turn = turn_of(first.crs)
+    if turn is not None and affine.b == 0:
+        cols = min(cols, round(turn / abs(affine.a)))  # once around the globe
     return GeoBox((rows, cols), affine @ Affine.translation(col, row), first.crs)

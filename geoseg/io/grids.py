@@ -108,7 +108,7 @@ def aligned(grid: GeoBox, geobox: GeoBox) -> Lattice | None:
 
 
 @lru_cache(maxsize=256)
-def _turn(crs: CRS | None) -> float | None:
+def turn_of(crs: CRS | None) -> float | None:
     """One turn around the globe in the units of a geographic CRS, 360 for degrees; None for all others."""
     if crs is None or not crs.geographic:
         return None
@@ -117,7 +117,7 @@ def _turn(crs: CRS | None) -> float | None:
 
 def _wraps(grid: GeoBox, lattice: Lattice) -> bool:
     """Whether some of `lattice` lies on `grid` only after a turn around the globe."""
-    turn = _turn(grid.crs)
+    turn = turn_of(grid.crs)
     if turn is None or grid.affine.a == 0:
         return False
     window, turn_px = lattice.window, round(turn / abs(grid.affine.a))
@@ -168,7 +168,7 @@ def to_pixels(
     """Where points `rows, cols` of `geobox` lie on `grid`, as its rows and columns."""
     x, y = apply(geobox.affine, cols, rows)
     x, y = transform(x, y, geobox.crs, grid.crs)
-    turn = _turn(grid.crs)
+    turn = turn_of(grid.crs)
     if turn is not None:
         rows_, cols_ = grid.shape
         west = min((grid.affine @ corner)[0] for corner in ((0, 0), (cols_, 0), (0, rows_), (cols_, rows_)))
@@ -246,6 +246,27 @@ def pixel_bounds(geobox: GeoBox, grid: GeoBox) -> tuple[float, float, float, flo
     if not known.any():
         raise GridError(f"a grid in {geobox.crs} has no place in {grid.crs}")
     return float(row[known].min()), float(col[known].min()), float(row[known].max()), float(col[known].max())
+
+
+def bounds_beside(geobox: GeoBox, grid: GeoBox) -> tuple[float, float, float, float]:
+    """As `pixel_bounds`, of a `geobox` in one piece, on the side of the globe that is nearer to the middle of `grid`.
+
+    Raises:
+        GridError: No part of it has a place in the CRS of `grid`.
+    """
+    row, col = _mesh(geobox)
+    x, y = transform(*apply(geobox.affine, col, row), geobox.crs, grid.crs)
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        raise GridError(f"a grid in {geobox.crs} has no place in {grid.crs}")
+    x, y, turn = x[known], y[known], turn_of(grid.crs)
+    if turn is not None:
+        if not same_crs(geobox.crs, grid.crs):
+            x = x[0] + np.mod(x - x[0] + turn / 2, turn) - turn / 2
+        middle = (grid.affine @ (grid.shape[1] / 2, grid.shape[0] / 2))[0]
+        x = x - turn * np.round(((x.min() + x.max()) / 2 - middle) / turn)
+    col, row = apply(~grid.affine, x, y)
+    return float(row.min()), float(col.min()), float(row.max()), float(col.max())
 
 
 def ground_bounds(geobox: GeoBox, crs: CRS) -> tuple[float, float, float, float]:
@@ -339,6 +360,12 @@ def grids_meet(grid: GeoBox, geobox: GeoBox) -> bool:
     """
     if (geobox.crs is None) != (grid.crs is None):
         require_crs(grid, geobox, "the raster")
+    # Either may be the smaller one, and around the globe only the smaller is seen in one piece from the other.
+    return _reaches(grid, geobox) or _reaches(geobox, grid)
+
+
+def _reaches(grid: GeoBox, geobox: GeoBox) -> bool:
+    """Whether the bounds of `geobox` in pixels of `grid` lie over its pixels."""
     try:
         top, left, bottom, right = pixel_bounds(geobox, grid)
     except GridError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.error import HTTPError
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import Request, url2pathname, urlopen
 
 from geoseg.errors import InputError, MissingInputError, ReadError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+GZIP = b"\x1f\x8b"  # as which some stores send what they keep compressed
 TIMEOUT_S = 60
 """Seconds of silence after which a server is given up."""
 
@@ -202,7 +204,7 @@ def _bytes(place: str) -> bytes:
     asked = Request(place, headers={"Accept": "application/json, */*", "User-Agent": "geoseg"})  # noqa: S310 (http alone)
     with urlopen(asked, timeout=TIMEOUT_S) as answer:  # noqa: S310 (http alone)
         found: bytes = answer.read()
-    return found
+    return gzip.decompress(found) if found.startswith(GZIP) else found
 
 
 def _is_stac(document: Any) -> bool:
@@ -233,7 +235,9 @@ def _items(place: str, document: Any) -> Iterator[Found]:
             found = _object(here, document)
             if isinstance(found, _pystac().Item):
                 yield Found(found, tuple(dict.fromkeys([here, *_self(here, document)])))
-            links = [link.href for rel in ("item", "child") for link in found.get_links(rel)]
+            # As they are written: pystac would read the root to say them otherwise.
+            told = [link.get_href(transform_href=False) for rel in ("item", "child") for link in found.get_links(rel)]
+            links = [link for link in told if link is not None]
         targets = [target for target in (_joined(here, link) for link in links) if target not in seen]
         seen.update(targets)
         waiting.extendleft(reversed(targets))
@@ -264,7 +268,7 @@ def _feature(place: str, feature: dict[str, Any]) -> Found:
 def _self(place: str, document: dict[str, Any]) -> list[str]:
     """Where an object says that it lies."""
     links = [link for link in document.get("links") or [] if link.get("rel") == "self"]
-    return [_joined(place, link["href"]) for link in links]
+    return [_joined(place, link["href"]) for link in links if isinstance(link.get("href"), str)]
 
 
 def _next_page(place: str, links: list[dict[str, Any]], pages: int) -> list[str]:
@@ -273,7 +277,7 @@ def _next_page(place: str, links: list[dict[str, Any]], pages: int) -> list[str]
     Raises:
         InputError: It goes on for too long, or where a GET does not lead.
     """
-    further = [link for link in links if link.get("rel") == "next"]
+    further = [link for link in links if link.get("rel") == "next" and isinstance(link.get("href"), str)]
     if further and (pages >= MOST_PAGES or further[0].get("method", "GET").upper() != "GET"):
         raise InputError(
             f"{place} is page {pages} of a search that goes on; narrow it with bbox=, datetime= or a larger limit=, "
@@ -295,7 +299,7 @@ def _joined(base: str, href: str) -> str:
 
 def _located(href: str, bases: Sequence[str]) -> str:
     """The first place for `href` that is there or cannot be asked cheaply; the first of all where none is."""
-    places = [_joined(base, href) for base in bases]
+    places = [_joined(base, text) for base in bases for text in dict.fromkeys((href, unquote(href)))]
     return next((place for place in places if is_remote(place) or Path(place).exists()), places[0])
 
 

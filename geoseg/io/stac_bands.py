@@ -10,9 +10,10 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from geoseg.errors import InputError
+from geoseg.errors import InputError, ReadError
 from geoseg.io.combine import BandStack
 from geoseg.io.gdal import GdalSource
+from geoseg.io.handles import one_line
 from geoseg.io.protocol import Source
 
 if TYPE_CHECKING:
@@ -76,14 +77,21 @@ class Imagery:
         self.id, self.assets = item.id, item.assets
         # Earth Search says so where the file is already corrected by the offset that it names all the same.
         applied = any(k.endswith(":boa_offset_applied") and v is True for k, v in item.properties.items())
-        self.told = {key: told_of(asset, offset_applied=applied) for key, asset in item.assets.items()}
+        try:
+            self.told = {key: told_of(asset, offset_applied=applied) for key, asset in item.assets.items()}
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ReadError(f"item {item.id} holds malformed STAC, of its bands: {one_line(error)}") from error
 
     @cached_property
     def usual(self) -> list[str]:
         """Keys of the assets that are imagery; of one in two formats, the GeoTIFF."""
         keys = [key for key, asset in self.assets.items() if _is_imagery(key, asset)]
-        tiffs = {bands for key in keys if _is_tiff(self.assets[key]) and (bands := self._bands(key))}
-        return [key for key in keys if _is_tiff(self.assets[key]) or self._bands(key) not in tiffs]
+        tiffs = [key for key in keys if _is_tiff(self.assets[key])]
+        bands = {bands for key in tiffs if (bands := self._bands(key))}
+        twins = {
+            key for key in keys if self._bands(key) in bands or key.startswith(tuple(f"{tiff}-" for tiff in tiffs))
+        }
+        return [key for key in keys if key in tiffs or key not in twins]
 
     def choose(self, names: Sequence[str] | None) -> list[tuple[str, int | None]]:
         """Keys and 0-based positions of bands, None for all of the asset.

@@ -191,6 +191,24 @@ def test_overlapping_scenes_follow_the_rule(
     assert (confidence[:, 60:100] == percent).all()
 
 
+@pytest.mark.parametrize("rule", ["first", "newest", "mean"])
+def test_scenes_whose_bands_stand_in_another_order_are_seen_by_name(tmp_path: Path, rule: str) -> None:
+    rng, where = np.random.default_rng(0), Affine(10, 0, 500_000, 0, -10, 5_000_000)
+    values = {"row": rng.integers(0, 90, (40, 40)), "col": rng.integers(100, 190, (40, 40))}
+    for name, bands in (("old_20200101.tif", ("row", "col")), ("new_20210101.tif", ("col", "row"))):
+        profile = {"count": 2, "height": 40, "width": 40, "dtype": "uint8", "crs": "EPSG:32633", "transform": where}
+        with rasterio.open(tmp_path / name, "w", driver="GTiff", **profile) as file:
+            file.write(np.stack([values[band] for band in bands]).astype(np.uint8))
+            file.descriptions = bands
+    card, maps = card_of("row", "col"), []
+    for name in (["new_20210101.tif"], ["old_20200101.tif", "new_20210101.tif"]):
+        source = open_source([str(tmp_path / each) for each in name])
+        options = PredictOptions(rule=rule if len(name) > 1 else "first", overwrite=True)
+        models = [TorchModel(Position(), card)]
+        maps.append(read(predict_scene(source, models=models, out=tmp_path / "map.tif", options=options).class_map))
+    np.testing.assert_array_equal(*maps)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from geoseg.errors import BandError, GridError, InputError
 from geoseg.io.combine import BandStack, Mosaic, Picked, pick
 from geoseg.io.gdal import GdalSource
-from geoseg.io.grids import crop
+from geoseg.io.grids import crop, grids_meet
 from geoseg.io.sources import open_source
 from geoseg.tiling import Window
 
@@ -311,3 +311,73 @@ def test_names_for_all_bands_of_pieces_make_an_alpha_band_an_image_band(write_ti
             file.colorinterp = [*file.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
         paths.append(str(path))
     assert open_source(paths, bands=["blue", "green", "red", "nir"]).bands == ("blue", "green", "red", "nir")
+
+
+def globe(west: float, east: float, *, step: float = 0.5) -> GeoBox:
+    return GeoBox((round(40 / step), round((east - west) / step)), Affine(step, 0, west, 0, -step, 40), "EPSG:4326")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "west", "cols"),
+    [
+        ([(11, 12), (10, 11)], 10.0, 4),
+        ([(10, 11), (11, 12)], 10.0, 4),
+        ([(179, 180), (-180, -179)], 179.0, 4),
+        ([(-180, -179), (179, 180)], -181.0, 4),
+        ([(-180, 180), (-180, 180)], -180.0, 720),
+        ([(-180, 0), (0, 180)], -180.0, 720),
+        ([(0, 180), (-180, 0)], -180.0, 720),
+        ([(0, 360), (-180, 180)], -180.0, 720),
+        ([(100, 120), (60, 140)], 60.0, 160),
+    ],
+)
+def test_pieces_in_degrees_lie_side_by_side_in_any_order(write_tif, pieces, west, cols):
+    paths = []
+    for number, (left, right) in enumerate(pieces, start=1):
+        grid = globe(left, right)
+        paths.append(
+            write_tif(f"{number}.tif", np.full((1, *grid.shape), number, "uint8"), affine=grid.affine, crs="EPSG:4326")
+        )
+    mosaic = Mosaic(tuple(GdalSource(path) for path in paths))
+    assert (mosaic.geobox.shape[1], mosaic.geobox.affine.c % 360) == (cols, west % 360)
+    found = mosaic.read(mosaic.geobox)
+    assert found.valid.all()
+    assert set(np.unique(found.pixels)) <= {1, 2}
+    lon = mosaic.geobox.affine.c + 0.25 + 0.5 * np.arange(cols)
+    inside = [((lon - left) % 360 < right - left) for left, right in pieces]
+    assert np.array_equal(found.pixels[0, 0], np.where(inside[0], 1, 2))
+
+
+def test_a_piece_in_metres_west_of_one_in_degrees_opens_no_grid_around_the_globe(write_tif):
+    degrees = write_tif(
+        "d.tif", np.ones((1, 50, 50), "uint8"), affine=Affine(0.001, 0, 15, 0, -0.001, 45), crs="EPSG:4326"
+    )
+    metres = write_tif(
+        "m.tif", np.ones((1, 50, 50), "uint8"), affine=Affine(100, 0, 490_000, 0, -100, 4_983_000), crs="EPSG:32633"
+    )
+    rows, cols = Mosaic((GdalSource(degrees), GdalSource(metres))).geobox.shape
+    assert 150 < cols < 260
+    assert rows < 200
+
+
+@pytest.mark.parametrize("west", [-180.0, -179.9, -60.0, 12.3, 100.0, 178.5])
+@pytest.mark.parametrize("small_first", [True, False])
+def test_a_small_raster_in_degrees_meets_what_it_lies_on(west, small_first):
+    small = GeoBox((10, 10), Affine(0.1, 0, west, 0, -0.1, 5), "EPSG:4326")
+    world = GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326")
+    apart = GeoBox((10, 10), Affine(0.1, 0, west, 0, -0.1, 60), "EPSG:4326")
+    for other, meets in ((world, True), (apart, False)):
+        pair = (small, other) if small_first else (other, small)
+        assert grids_meet(*pair) == meets
+
+
+def test_labels_in_degrees_meet_a_scene_in_metres_wherever_they_lie():
+    scene = GeoBox((1000, 1000), Affine(10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32633")
+    corner = scene.extent.to_crs("EPSG:4326").boundingbox
+    for share in np.linspace(0.02, 0.9, 12):
+        west, north = (
+            corner.left + share * (corner.right - corner.left),
+            corner.top - share * (corner.top - corner.bottom),
+        )
+        labels = GeoBox((20, 30), Affine(0.0001, 0, west, 0, -0.0001, north), "EPSG:4326")
+        assert grids_meet(labels, scene)

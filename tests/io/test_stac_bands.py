@@ -11,7 +11,7 @@ import pystac
 import pytest
 import rasterio
 
-from geoseg.errors import InputError
+from geoseg.errors import InputError, ReadError
 from geoseg.io.gdal import GdalSource
 from geoseg.io.sources import open_source
 from geoseg.io.stac_bands import Told, told_of
@@ -158,3 +158,44 @@ def test_a_file_with_fewer_bands_than_the_item_says_is_told(write_tif, tmp_path)
         InputError, match=r"the item names 3 or more bands of .*two\.tif, the file has 2; name the asset"
     ):
         open_source({"stac": saved(item, tmp_path / "i.json"), "assets": ["c"]})
+
+
+def test_a_band_in_another_format_beside_its_geotiff_is_left_out_though_it_has_no_bands(write_tif, tmp_path):
+    for name in ("red", "scl"):
+        write_tif(f"{name}.tif", np.ones((1, 6, 6), "uint16"))
+    item = pystac.Item("s2", None, None, MAY, {})
+    for name in ("red", "scl"):
+        item.add_asset(name, asset(name))
+        item.add_asset(f"{name}-jp2", asset(name, kind="image/jp2", href=f"s3://elsewhere/{name}.jp2"))
+    assert open_source(saved(item, tmp_path / "s2.json")).bands == ("red", "scl")
+
+
+@pytest.mark.parametrize(
+    "told", [{"raster:bands": [{"nodata": ""}]}, {"raster:bands": [{"scale": "x"}]}, {"eo:bands": [1]}]
+)
+def test_malformed_bands_are_one_line(write_tif, tmp_path, told):
+    write_tif("red.tif", np.ones((1, 6, 6), "uint16"))
+    item = pystac.Item("odd", None, None, MAY, {})
+    item.add_asset("red", asset("red", **told))
+    with pytest.raises(ReadError, match="item odd holds malformed STAC, of its bands"):
+        open_source(saved(item, tmp_path / "odd.json"))
+
+
+def test_a_name_with_a_blank_is_found_however_it_is_written(write_tif, tmp_path):
+    write_tif("red band.tif", np.ones((1, 6, 6), "uint16"))
+    item = pystac.Item("blank", None, None, MAY, {})
+    item.add_asset("red", asset("red", href="./red%20band.tif"))
+    assert open_source(saved(item, tmp_path / "blank.json")).bands == ("red",)
+
+
+def test_links_are_followed_without_the_root_and_without_what_leads_nowhere(write_tif, tmp_path):
+    write_tif("red.tif", np.ones((1, 6, 6), "uint16"))
+    item = pystac.Item("one", None, None, MAY, {})
+    item.add_asset("red", asset("red"))
+    path = Path(saved(item, tmp_path / "one.json"))
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "links": [{"rel": "self"}]}))
+    links = [{"rel": "root", "href": "../absent.json"}, {"rel": "item", "href": str(path)}]
+    catalogue = {"type": "Catalog", "id": "all", "stac_version": "1.0.0", "description": "all", "links": links}
+    (tmp_path / "catalog.json").write_text(json.dumps(catalogue))
+    assert open_source({"stac": str(tmp_path / "catalog.json")}).bands == ("red",)
