@@ -28,7 +28,7 @@ def suggest(trial: optuna.Trial, base: dict[str, Any]) -> dict[str, Any]:
     model["lr"] = trial.suggest_float("lr", 3e-4, 1e-2, log=True)
     model["loss"] = LOSSES[trial.suggest_categorical("loss", list(LOSSES))]
     depth = trial.suggest_int("depth", 3, 5)
-    model["options"] = {**model.get("options", {}), "encoder_depth": depth, "decoder_channels": WIDTHS[-depth:]}
+    model["options"] = {**(model.get("options") or {}), "encoder_depth": depth, "decoder_channels": WIDTHS[-depth:]}
     return config
 
 
@@ -46,7 +46,8 @@ def search(base: dict[str, Any], *, folder: Path, trials: int) -> optuna.Study:
         return (scores["overall_accuracy"] + scores["mean_iou"]) / 2
 
     done = len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
-    study.optimize(objective, n_trials=max(0, trials - done))
+    # A trial that diverges is a bad one, and not the end.
+    study.optimize(objective, n_trials=max(0, trials - done), catch=(geoseg.GeosegError,))
     best = suggest(optuna.trial.FixedTrial(study.best_params), base)
     (folder / "best.yaml").write_text(yaml.safe_dump(best, sort_keys=False), "utf-8")
     return study

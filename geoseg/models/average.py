@@ -38,7 +38,8 @@ class SwaOptions:
 def move_average(average: nn.Module, network: nn.Module, *, decay: float) -> None:
     """Moves the averaged weights and statistics: `decay` of the old, the rest of the new; integers are copied."""
     pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
-    floats = [(old, new.detach()) for old, new in pairs if old.is_floating_point()]
+    apart = {(old.data_ptr(), old.shape): (old, new.detach()) for old, new in pairs if old.is_floating_point()}
+    floats = list(apart.values())  # weights that are shared move once
     torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
     for old, new in pairs:
         if not old.is_floating_point():

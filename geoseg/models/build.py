@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 
+import torch
 from torch import nn
 
 from geoseg import models
@@ -44,6 +45,19 @@ def create_model(spec: ModelSpec, *, weights: str | None = None, band_names: Seq
     if weights is not None:
         raise InputError(f"{spec.decoder} has no encoder, and so takes no weights; leave model.weights out")
     return PLAIN[spec.decoder](spec)
+
+
+def on_nothing(spec: ModelSpec) -> nn.Module:
+    """The network for the shapes of its weights: without memory, where its constructor looks at no values.
+
+    Raises:
+        InputError: As of `create_model`.
+    """
+    try:
+        with torch.device("meta"):
+            return create_model(spec)
+    except InputError:
+        return create_model(spec)
 
 
 def _pixel(spec: ModelSpec) -> nn.Module:

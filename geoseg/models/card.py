@@ -8,6 +8,7 @@ machine-learning-model extension (https://github.com/stac-extensions/mlm, v1.4);
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,7 +36,8 @@ class BandInfo:
     files.
 
     Raises:
-        ModelFileError: There are more or fewer quantiles than levels.
+        ModelFileError: Its mean or deviation is no number to normalise by, or there are more or fewer quantiles than
+            levels.
     """
 
     name: str
@@ -50,6 +52,9 @@ class BandInfo:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "quantiles", tuple(map(float, self.quantiles)))  # JSON has lists
+        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in (self.mean, self.std))
+        if not isinstance(self.name, str) or not numbers or not self.std > 0:
+            raise ModelFileError(f"band {self.name!r} has mean {self.mean!r}, deviation {self.std!r}: no such band is")
         if len(self.quantiles) not in (0, len(QUANTILE_LEVELS)):
             raise ModelFileError(f"band {self.name} has {len(self.quantiles)} quantiles, not {len(QUANTILE_LEVELS)}")
 
@@ -234,7 +239,7 @@ def card_of_header(header: str, *, path: Path) -> ModelCard:
     """
     try:
         values = json.loads(header)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"the header of {path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise ModelFileError(f"the header of {path} is damaged: it holds no mapping")

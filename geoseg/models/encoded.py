@@ -114,8 +114,12 @@ def _way_around(spec: ModelSpec, weights: str) -> str:
 def _on_nothing(spec: ModelSpec) -> nn.Module:
     """The network with one band more, without memory: its shapes tell which layers see the bands."""
     wavelengths = None if spec.wavelengths_um is None else (*spec.wavelengths_um, spec.wavelengths_um[-1])
-    with torch.device("meta"):
-        return _build(replace(spec, bands=spec.bands + 1, wavelengths_um=wavelengths), None)
+    wider = replace(spec, bands=spec.bands + 1, wavelengths_um=wavelengths)
+    try:
+        with torch.device("meta"):
+            return _build(wider, None)
+    except InputError:  # its constructor looks at values
+        return _build(wider, None)
 
 
 def _build(spec: ModelSpec, pretrained: Library) -> nn.Module:

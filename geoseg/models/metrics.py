@@ -15,7 +15,7 @@ from geoseg.models.losses import IGNORE_INDEX
 def confusion_counts(predicted: torch.Tensor, label: torch.Tensor, *, classes: int) -> torch.Tensor:
     """Pixels by true class (row) and predicted class (column), int64 `(class, class)`; IGNORE_INDEX is left out."""
     known = label != IGNORE_INDEX
-    pairs = label[known] * classes + predicted[known]
+    pairs = label[known].long() * classes + predicted[known]
     return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 

@@ -13,7 +13,7 @@ from geoseg.errors import InputError
 from geoseg.models.backbones import OWN_TRUNKS
 from geoseg.models.build import create_model
 from geoseg.models.card import BandInfo, ModelCard
-from geoseg.models.pretrained.first_layer import band_mixing
+from geoseg.models.pretrained.first_layer import band_mixing, is_same_band
 from geoseg.models.wavelengths import band_wavelengths
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,11 @@ def seen_by_wavelength(
         InputError: The network is not built from wavelengths, or that of a band is unknown or far from all of training.
     """
     names = tuple(band_names)
-    if sorted(map(str.lower, names)) == sorted(name.lower() for name in card.band_names):
+    wavelengths, trained = band_wavelengths(names, sensor=sensor), {band.name.lower(): band for band in card.bands}
+    same = {name.lower(): um for name, um in zip(names, wavelengths, strict=True)}
+    if same.keys() == trained.keys() and all(
+        is_same_band(um, trained[name].wavelength_um) for name, um in same.items()
+    ):
         return network, card
     own = OWN_TRUNKS.get(card.spec.encoder)
     if own is None or not own.by_wavelength:
@@ -46,7 +50,6 @@ def seen_by_wavelength(
             f"{card.name} has the encoder {card.spec.encoder}, which sees {', '.join(card.band_names)} and nothing "
             f"else; encoders that see bands by their wavelengths are {able}"
         )
-    wavelengths = band_wavelengths(names, sensor=sensor)
     old, new = [band.wavelength_um for band in card.bands], wavelengths or (None,) * len(names)
     mixing, found = band_mixing(old, new, source_names=card.band_names, target_names=names)
     strange = [name for name, near in zip(names, found.tolist(), strict=True) if not near]

@@ -35,6 +35,13 @@ class ModelSpec:
     wavelengths_um: tuple[float | None, ...] | None = None
 
     def __post_init__(self) -> None:
+        whole = all(isinstance(count, int) and not isinstance(count, bool) for count in (self.bands, self.classes))
+        named = isinstance(self.decoder, str) and isinstance(self.encoder, str)
+        if not whole or not named or not isinstance(self.options, dict):
+            raise InputError(
+                f"a network of decoder {self.decoder!r}, encoder {self.encoder!r}, {self.bands!r} bands and "
+                f"{self.classes!r} classes with options {self.options!r}: needed are names, whole numbers and a mapping"
+            )
         if self.bands < 1 or self.classes < 1:
             raise InputError(f"a network with {self.bands} bands and {self.classes} classes: needed is one of each")
         if self.wavelengths_um is None:

@@ -167,7 +167,8 @@ class SegmentationTask(LightningModule):
                 wavelengths_um=self.spec.wavelengths_um,
             )  # fmt: skip
         elif self.init_from is not None and band_names is not None and self.unit != "none":
-            mean, std = inherited_input(self.init_from, band_names, mean=mean, std=std, unit=self.unit)
+            mean, std = inherited_input(self.init_from, band_names, mean=mean, std=std, unit=self.unit,
+                                        wavelengths_um=self.spec.wavelengths_um)  # fmt: skip
         self._seed = torch.initial_seed()
         # BatchNorm and convolutions run fastest on CPU and tensor cores with the bands innermost.
         self.network = self._begun(self.spec, band_names).to(memory_format=torch.channels_last)

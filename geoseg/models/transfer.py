@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from geoseg.errors import InputError
-from geoseg.models.build import create_model
+from geoseg.models.build import on_nothing
 from geoseg.models.card import ModelCard, read_card
 from geoseg.models.file import load_model
-from geoseg.models.pretrained.first_layer import adapt_first_layer, band_mixing
+from geoseg.models.pretrained.first_layer import adapt_first_layer, band_mixing, is_same_band
 from geoseg.models.pretrained.scaling import FAR
 from geoseg.models.spec import ModelSpec
 
@@ -90,7 +90,13 @@ def start_from(
 
 
 def inherited_input(
-    path: str, band_names: Sequence[str], *, mean: ArrayLike, std: ArrayLike, unit: str | None = None
+    path: str,
+    band_names: Sequence[str],
+    *,
+    mean: ArrayLike,
+    std: ArrayLike,
+    unit: str | None = None,
+    wavelengths_um: Sequence[float | None] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Means and deviations to normalise a scene by, where a run begins as a model file.
 
@@ -103,6 +109,7 @@ def inherited_input(
         mean: The data's own, of each band.
         std: Likewise.
         unit: As of the task; a model file says nothing of its own.
+        wavelengths_um: Of the bands, which tell those of one name apart.
 
     Raises:
         InputError: A unit is given.
@@ -118,7 +125,10 @@ def inherited_input(
     means, stds, other = np.array(mean, np.float64), np.array(std, np.float64), []
     for place, name in enumerate(band_names):
         band = found.get(name.lower())
+        um = None if wavelengths_um is None else wavelengths_um[place]
         if band is None or band.training_mean is None or band.training_std is None:
+            continue
+        if not is_same_band(um, band.wavelength_um):
             continue
         if _is_alike(means[place], stds[place], mean=band.training_mean, std=band.training_std):
             means[place], stds[place] = band.mean, band.std
@@ -162,8 +172,7 @@ def _grown(spec: ModelSpec, what: str) -> dict[str, tuple[int, ...]]:
         "bands": spec.bands + 1,
         "wavelengths_um": None if spec.wavelengths_um is None else (*spec.wavelengths_um, spec.wavelengths_um[-1]),
     }  # fmt: skip
-    with torch.device("meta"):
-        shapes = [create_model(made).state_dict() for made in (spec, replace(spec, **changes))]
+    shapes = [on_nothing(made).state_dict() for made in (spec, replace(spec, **changes))]
     pairs = {name: list(zip(one.shape, shapes[1][name].shape, strict=True)) for name, one in shapes[0].items()}
     axes = {name: tuple(axis for axis, (one, more) in enumerate(sides) if one != more) for name, sides in pairs.items()}
     return {name: found for name, found in axes.items() if found}

@@ -112,6 +112,11 @@ def _candidates(names: Iterable[str], sensor: str | None) -> list[str]:
     numbered = {key for name in names if (key := _numbered(name))}
     if any("VCID" in key for key in numbered):
         return ["landsat-7"]
+    prefixed = {name.strip().upper() for name in names}
+    if any(name.startswith(("SR_B", "ST_B")) for name in prefixed):  # as Landsat's Collection 2 names them
+        if "ST_B6" in prefixed or ("SR_B7" in prefixed and "SR_B6" not in prefixed):
+            return ["landsat-7"]
+        return ["landsat-8"] if {"ST_B10", "SR_B6"} & prefixed else ["landsat-7", "landsat-8"]
     return [name for name in GUESSED if numbered <= set(SENSORS[name])]
 
 

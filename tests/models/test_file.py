@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from geoseg.errors import MissingInputError, ModelFileError, OutputError
+from geoseg.models.average import move_average
 from geoseg.models.build import create_model
 from geoseg.models.card import METADATA_KEY, ModelCard, read_card
 from geoseg.models.file import load_model, save_model
@@ -170,7 +171,7 @@ def test_safetensors_of_others_are_refused(tmp_path):
                     "options": {"hidden": [10**7, 10**7]},
                 }
             },
-            "cannot be built",
+            "its weights are no pixel",
         ),
         ({"mlm__hyperparameters": {"decoder": "eval", "bands": 2, "classes": 3}}, "decoder 'eval' is unknown"),
         ({"mlm__hyperparameters": {"bands": 2, "classes": 3, "code": "x"}}, "cannot be used"),
@@ -207,3 +208,50 @@ def test_weights_that_do_not_fit_are_refused(written, tmp_path):
 def test_a_card_must_fit_itself(card):
     with pytest.raises(ModelFileError, match="the card names 1"):
         replace(card, bands=card.bands[:1])
+
+
+@pytest.mark.parametrize(
+    ("decoder", "options"),
+    [
+        ("pixel", 5), ("pixel", None), ("pixel", {"hidden": 5}), ("pixel", {"hidden": "ab"}),
+        ("pixel", {"hidden": None}), ("pixel", {"hidden": [10**6, 10**6]}), ("unet", {"decoder_channels": [10**6] * 5}),
+        ("random_forest", {"windows": 5}), ("random_forest", {"trees": "a"}), ("random_forest", {"nodes": 1.5}),
+        ("unet", {"dropout": "x"}), ("unet", {"encoder_options": 3}), (5, {}), ("pixel", {"hidden": [10**9, 10**9]}),
+    ],
+)  # fmt: skip
+def test_networks_that_cannot_be_are_one_line(written, tmp_path, decoder, options):
+    spec = {**header(written[0])["mlm:hyperparameters"], "decoder": decoder, "options": options}
+    with pytest.raises(ModelFileError) as caught:
+        load_model(rewritten(written[0], tmp_path, mlm__hyperparameters=spec))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{"std": 0.0}, {"std": -1.0}, {"mean": "a"}, {"name": 5}, {"std": None}])
+def test_bands_that_nothing_can_be_normalised_by_are_refused(written, tmp_path, changes):
+    first, *others = header(written[0])["geoseg:bands"]
+    with pytest.raises(ModelFileError, match="no such band is"):
+        load_model(rewritten(written[0], tmp_path, geoseg__bands=[{**first, **changes}, *others]))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
+def test_headers_too_deep_or_too_long_are_damaged(written, tmp_path, text):
+    out = tmp_path / "deep.safetensors"
+    save_file(load_file(written[0]), out, {METADATA_KEY: text})
+    with pytest.raises(ModelFileError, match="is damaged"):
+        load_model(out)
+
+
+def test_weights_that_are_shared_are_saved_and_averaged_once(card, tmp_path):
+    spec = replace(card.spec, decoder="pixel", encoder="none", options={"hidden": [card.spec.bands] * 2})
+    network = create_model(spec)
+    average = create_model(spec)
+    for each in (network, average):
+        each[3].weight = each[0].weight
+    with torch.no_grad():
+        average[0].weight.zero_()
+        network[0].weight.fill_(1.0)
+    move_average(average, network, decay=0.9)
+    assert average[0].weight.unique().tolist() == pytest.approx([0.1])
+    save_model(tmp_path / "tied.safetensors", model=network, card=replace(card, spec=spec))
+    loaded, _ = load_model(tmp_path / "tied.safetensors")
+    assert torch.equal(loaded[3].weight, network[0].weight)

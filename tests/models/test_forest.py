@@ -94,3 +94,36 @@ def test_a_forest_without_trees_knows_nothing():
 def test_options_that_make_no_sense_are_refused(options, words):
     with pytest.raises(InputError, match=words):
         Forest(replace(spec(), options={**OPTIONS, **options}))
+
+
+def test_votes_are_sklearns_where_values_lie_on_thresholds():
+    """Grey levels with gaps: a threshold half-way across one is often next to a value, and rounds to it."""
+    rng = np.random.default_rng(0)
+    table = (((rng.integers(5000, 5300, (4000, 2))) - 5100.3) / 77.7).astype(np.float32)
+    labels = rng.integers(0, 4, 4000)
+    sklearns = RandomForestClassifier(20, random_state=0).fit(table, labels)
+    trees = Trees.of_sklearn(sklearns, classes=4)
+    plain = {"windows": [], "pairs": [], "mean": [0.0, 0.0], "std": [1.0, 1.0], "trees": 20}
+    network = Forest.grown(spec(**plain, nodes=len(trees.feature), leaves=len(trees.shares)), trees)
+    image = torch.from_numpy(table.T.reshape(1, 2, 40, 100).copy())
+    shares = network(image).softmax(1)[0].flatten(1).T.numpy()
+    expected = np.maximum(sklearns.predict_proba(table), 1e-4)
+    np.testing.assert_allclose(shares, expected / expected.sum(1)[:, None], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"left": 2**31 - 1}, {"left": 0}, {"right": 0}, {"right": 10**6}, {"feature": 99}, {"feature": -2},
+        {"threshold": np.nan}, {"roots": -1}, {"roots": 10**6},
+    ],
+)  # fmt: skip
+def test_trees_that_lead_nowhere_are_refused(forest, damage):
+    _, _, _, network, full = forest
+    twin = Forest(full)
+    twin.load_state_dict(network.state_dict())
+    twin.check()
+    ((name, value),) = damage.items()
+    getattr(twin, name)[0] = value
+    with pytest.raises(InputError, match="its trees lead nowhere"):
+        twin.check()

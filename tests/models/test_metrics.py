@@ -62,3 +62,10 @@ def test_without_any_pixel_there_is_no_score():
     scores = Scores(np.zeros((2, 2), np.int64))
     assert np.isnan(scores.score)
     assert scores.to_dict(("a", "b"))["overall_accuracy"] is None
+
+
+def test_labels_of_few_bits_and_many_classes_are_counted():
+    label, predicted = torch.tensor([[190, 199, IGNORE_INDEX]], dtype=torch.int16), torch.tensor([[190, 3, 5]])
+    counts = confusion_counts(predicted, label, classes=200)
+    assert counts.sum() == 2
+    assert counts[190, 190] == counts[199, 3] == 1

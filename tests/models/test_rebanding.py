@@ -102,3 +102,17 @@ def test_a_scene_of_another_sensor_is_mapped(trained, tmp_path):
         )
     with rasterio.open(out) as file:
         assert (file.read(1) == wanted[0].numpy() + 1).mean() > 0.999
+
+
+def test_bands_of_the_same_names_and_another_sensor_are_others(trained):
+    network, card = trained
+    names = ("B4", "B5", "B3")  # red, red edge and green of Sentinel-2; red, near infrared and green of Landsat 8
+    seen = (0.665, 0.705, 0.56)
+    bands = tuple(
+        replace(band, name=name, wavelength_um=um) for band, name, um in zip(card.bands, names, seen, strict=True)
+    )
+    numbered = replace(card, bands=bands, spec=replace(card.spec, wavelengths_um=seen))
+    assert seen_by_wavelength(network, numbered, band_names=names)[1] is numbered
+    adapted, changed = seen_by_wavelength(network, numbered, band_names=names, sensor="landsat-8")
+    assert adapted is not network
+    assert [band.wavelength_um for band in changed.bands] == [0.655, 0.865, 0.56]

@@ -69,3 +69,20 @@ def test_unknown_bands_are_named_or_numbered():
 
 def test_a_bandwidth_is_that_of_the_nearest_band():
     assert [bandwidth_um(um) for um in (0.5, 0.83, 1.6, 11.0)] == [0.065, 0.115, 0.09, 0.18]
+
+
+@pytest.mark.parametrize(
+    ("names", "sensor"),
+    [
+        (["SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7"], "landsat-7"),
+        (["SR_B4", "SR_B3", "ST_B6"], "landsat-7"),
+        (["SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B6", "SR_B7"], "landsat-8"),
+        (["SR_B4", "ST_B10"], "landsat-8"),
+    ],
+)
+def test_names_of_landsats_collection_2_are_no_other_sensors(names, sensor):
+    assert band_wavelengths(names) == band_wavelengths(names, sensor=sensor)
+
+
+def test_names_of_collection_2_that_could_be_either_are_unknown():
+    assert band_wavelengths(["SR_B4", "SR_B3"]) == (None, None)

@@ -16,6 +16,7 @@ from geoseg.models.build import create_model
 from geoseg.models.pretrained.catalog import entry_of_file, find_entry
 from geoseg.models.pretrained.first_layer import adapt_first_layer, band_mixing
 from geoseg.models.pretrained.loading import core_of
+from geoseg.models.pretrained.scaling import expected_input
 from geoseg.models.pretrained.sources import tensors_in
 from geoseg.models.spec import ModelSpec
 from geoseg.models.task import SegmentationTask
@@ -389,3 +390,50 @@ def test_the_sensor_settles_what_numbered_bands_mean():
 def test_tensors_are_found_however_deep():
     assert set(tensors_in({"model": {"state_dict": {"a": torch.zeros(1)}}, "step": 1})) == {"a"}
     assert tensors_in({"s1": {"a": torch.zeros(1)}}, part="s1").keys() == {"a"}
+
+
+def test_a_name_counts_where_the_wavelength_does_not_say_otherwise():
+    source = band_wavelengths(SENTINEL2, sensor="sentinel-2")
+    names = ("B2", "B3", "B4", "B5", "B6", "B7")
+    landsat = band_wavelengths(names, sensor="landsat-8")
+    mixing, found = band_mixing(source, landsat, source_names=SENTINEL2, target_names=names)
+    assert found.all()
+    seen = (mixing @ torch.tensor([um or 0.0 for um in source], dtype=torch.float64)).tolist()
+    assert seen == pytest.approx(landsat, abs=0.021)
+    own, _ = band_mixing(source, source, source_names=SENTINEL2, target_names=SENTINEL2)
+    assert torch.equal(own, torch.eye(13, dtype=torch.float64))
+
+
+def test_numbers_cut_at_255_are_no_decibels():
+    given = {"mean": [-10.0, -17.0], "std": [4.0, 4.5], "limits": ([-30.0, -38.0], [5.0, 0.0])}
+    found = expected_input("Swin_V2_B_Weights.SENTINEL1_MI_SATLAS", ["VV", "VH"], **given)
+    assert [values.tolist() for values in found] == [given["mean"], given["std"]]
+
+
+def test_a_file_that_lacks_parts_of_layers_is_refused(tmp_path):
+    whole = create_model(spec_of("resnet18", bands=3)).encoder.state_dict()
+    torch.save({name: value for name, value in whole.items() if ".bn2." not in name}, tmp_path / "some.pth")
+    with pytest.raises(InputError, match=r"it lacks \d+, such as layer1.0.bn2"):
+        create_model(spec_of("resnet18", bands=3), weights=str(tmp_path / "some.pth"))
+
+
+def test_an_encoder_that_looks_at_values_while_it_is_built_takes_weights(tmp_path):
+    theirs = create_model(spec_of("mit_b0", bands=3, decoder="segformer")).encoder.state_dict()
+    torch.save(theirs, tmp_path / "mit.pth")
+    names = ["red", "green", "blue", "nir"]
+    network = create_model(
+        spec_of("mit_b0", bands=4, decoder="segformer"), weights=str(tmp_path / "mit.pth"), band_names=names
+    )
+    ours = network.encoder.state_dict()
+    differing = {
+        name for name in ours if ours[name].shape != theirs[name].shape or not torch.equal(ours[name], theirs[name])
+    }
+    assert differing == {"patch_embed1.proj.weight"}
+
+
+def test_bands_without_names_are_told_to_be_taken_in_order(tmp_path, caplog):
+    torch.save(create_model(spec_of("resnet18", bands=3)).encoder.state_dict(), tmp_path / "own.pth")
+    for names, told in ((["red", "green", "blue"], False), (["nir", "red", "green"], True)):
+        caplog.clear()
+        create_model(spec_of("resnet18", bands=3), weights=str(tmp_path / "own.pth"), band_names=names)
+        assert ("are taken for nir, red, green in order" in caplog.text) == told

@@ -109,7 +109,8 @@ class Trees:
             shares[:, forest.classes_.astype(int)] = counts / counts.sum(1, keepdims=True)
             parts["roots"].append([nodes])
             parts["feature"].append(np.where(leaf, -1, tree.feature))
-            parts["threshold"].append(tree.threshold)
+            near = tree.threshold.astype(np.float32)  # rounded down, for pixels that lie on it go left
+            parts["threshold"].append(np.where(near > tree.threshold, np.nextafter(near, np.float32(-np.inf)), near))
             parts["left"].append(np.where(leaf, np.cumsum(leaf) - 1 + leaves, tree.children_left + nodes))
             parts["right"].append(np.where(leaf, 0, tree.children_right + nodes))
             parts["shares"].append(shares)
@@ -153,6 +154,27 @@ class Forest(nn.Module):
         forest = cls(spec)
         forest._plant(trees)
         return forest
+
+    def check(self) -> None:
+        """Nothing, where every pixel's way through the trees ends in a leaf: they are walked without looking.
+
+        Raises:
+            InputError: It may not.
+        """
+        roots, feature, threshold, left, right, shares = (getattr(self, item.name).numpy() for item in fields(Trees))
+        bands = len(self.options.mean) or int(feature.max(initial=0)) + 1
+        seen = features(torch.zeros(1, bands, 1, 1), self.options).shape[1] if self.options.mean else bands
+        node, leaf = np.arange(len(feature)), feature < 0
+        right_way = (
+            ((roots >= 0) & (roots < len(feature))).all()
+            and ((feature >= -1) & (feature < seen)).all()
+            and ((left >= 0) & (left < np.where(leaf, len(shares), len(feature)))).all()
+            and (leaf | ((left > node) & (right > node) & (right < len(feature)))).all()
+            and np.isfinite(threshold).all()
+            and np.isfinite(shares).all()
+        )
+        if not right_way:
+            raise InputError("its trees lead nowhere: they are not those of a forest that geoseg grew")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits, float32 `(n, class, row, col)`, of `(n, band, row, col)`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+SAME = 0.045  # of its wavelength: more lies between near infrared of Landsat 5 and 8, less between two of red edge
 FARTHEST = 1.5
 """A band whose wavelength is more than this times that of every source band, or less than 1/this, has no neighbour."""
 
@@ -60,7 +61,7 @@ def band_mixing(
     mixing = torch.full((len(target_um), len(source_um)), 1 / len(source_um), dtype=torch.float64)
     found = torch.zeros(len(target_um), dtype=torch.bool)
     for row, um in enumerate(target_um):
-        shares = _named(row, source_names, target_names) or _neighbours(source_um, um)
+        shares = _named(row, source_names, target_names, source_um=source_um, um=um) or _neighbours(source_um, um)
         if shares:
             mixing[row] = 0
             for column, share in shares.items():
@@ -69,13 +70,23 @@ def band_mixing(
     return mixing, found
 
 
-def _named(row: int, source_names: Sequence[str] | None, target_names: Sequence[str] | None) -> dict[int, float] | None:
-    """The source band of the same name, case aside."""
+def is_same_band(one_um: float | None, other_um: float | None) -> bool:
+    """Whether bands of one name are one band: B5 is red edge on Sentinel-2, and near infrared on Landsat 8."""
+    return one_um is None or other_um is None or abs(one_um - other_um) <= SAME * other_um
+
+
+def _named(
+    row: int, source_names: Sequence[str] | None, target_names: Sequence[str] | None, *,
+    source_um: Sequence[float | None], um: float | None,
+) -> dict[int, float] | None:  # fmt: skip
+    """The source band of the same name, case aside, where wavelengths do not say that it is another one."""
     if source_names is None or target_names is None:
         return None
     names = [name.lower() for name in source_names]
     name = target_names[row].lower()
-    return {names.index(name): 1.0} if name in names else None
+    if name not in names or not is_same_band(um, source_um[names.index(name)]):
+        return None
+    return {names.index(name): 1.0}
 
 
 def _neighbours(source_um: Sequence[float | None], um: float | None) -> dict[int, float] | None:

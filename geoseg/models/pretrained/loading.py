@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +16,10 @@ from geoseg.models.pretrained.layouts import in_timms_names
 from geoseg.models.pretrained.sources import USUAL, Pretrained, tensors_in
 from geoseg.models.spec import ModelSpec
 from geoseg.models.wavelengths import band_wavelengths
+
+logger = logging.getLogger(__name__)
+
+POSITIONS = "pos_embed"
 
 WRAPPERS = (
     "", "module.", "model.", "backbone.", "encoder.", "encoder.model.", "encoder.trunk.", "encoder.trunk.model.",
@@ -93,6 +98,11 @@ def _plain(name: str) -> str:
     return name.replace("_", ".")
 
 
+def _may_lack(name: str) -> bool:
+    """Whether a file may be without this tensor of an encoder: a head of its own, not a part of a layer's name."""
+    return HEADS.match(name) is not None or name.endswith("num_batches_tracked")
+
+
 def _matched(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], own_names: bool) -> dict[str, Tensor]:  # noqa: FBT001
     """The file's tensors under the encoder's names, by the wrapper that fits most of them."""
     own = {_plain(name): name for name in expected}
@@ -117,8 +127,16 @@ def _adapted(tensor: Tensor, wanted: Tensor, found: Pretrained, spec: ModelSpec,
     if source is None or len(source) != count:
         source_names = USUAL.get(count)
         source = band_wavelengths(source_names) if source_names else (None,) * count
-        if count == spec.bands:
-            return tensor  # somebody's own bands, as many as these
+        if count == spec.bands:  # somebody's own bands, as many as these
+            if (
+                names is not None
+                and source_names is not None
+                and [name.lower() for name in names] != list(source_names)
+            ):
+                logger.warning(
+                    "the weights' %d bands have no names, and are taken for %s in order", count, ", ".join(names)
+                )
+            return tensor
     if spec.wavelengths_um is None and names is None and count == spec.bands:
         return tensor  # nothing is known of these bands, so they are taken to be in order
     target = spec.wavelengths_um or (None,) * spec.bands
@@ -158,7 +176,7 @@ def _check(
     said = f"{found.where} is no weights of {spec.encoder}"
     if not tensors:
         raise InputError(f"{said}: it holds no tensors by name; needed is a state_dict")
-    lacking = [name for name in expected if name not in ready and not HEADS.search(name)]
+    lacking = [name for name in expected if name not in ready and not _may_lack(name)]
     if lacking:
         example = next(iter(tensors))
         raise InputError(
@@ -174,6 +192,8 @@ def _check(
     depth = int(spec.options.get("encoder_depth", 5))
     used = {id(value) for value in matched.values()}
     stray = [name for name, value in tensors.items() if id(value) not in used and not HEADS.search(name)]
+    if not any(name.endswith(POSITIONS) for name in expected):  # some make theirs anew
+        stray = [name for name in stray if not name.endswith(POSITIONS)]
     if stray and not found.own_names and depth == 5 and spec.decoder != "pspnet":
         raise InputError(
             f"{said}: it has {len(stray)} tensors more, such as {stray[0]}; give the encoder that has them"

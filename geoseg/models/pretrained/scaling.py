@@ -42,7 +42,8 @@ UNITS = {
 # landsat/compress_*.sh. Satlas: allenai/satlas, Normalization.md; Sentinel-2's true-colour image has 255 at a
 # reflectance of 0.3558 (ESA, Sentinel-2 user guide, definitions); Landsat's level 1 is 2e-5 * number - 0.1 (USGS).
 TRUE_COLOUR = f"reflectance*{255 / 0.3558:.6g}"
-TRAINED_ON: tuple[tuple[str, str], ...] = (
+TRAINED_ON: tuple[tuple[str, str | None], ...] = (
+    (r"SENTINEL1_\w+_SATLAS", None),  # numbers of ground-range products, cut at 255 (allenai/satlas, issue 49)
     (r"SENTINEL1_", "decibel"),
     (r"SENTINEL2_RGB_SECO$", "byte"),
     (r"SENTINEL2_\w+_SATLAS$", "reflectance*10000"),
