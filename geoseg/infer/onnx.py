@@ -23,7 +23,7 @@ from geoseg.infer.kernels import standardize, thread_count
 from geoseg.infer.memory import peak_bytes_of
 from geoseg.infer.turns import TURNS, turned
 from geoseg.models.card import ModelCard
-from geoseg.models.onnx_card import read_onnx_card
+from geoseg.models.onnx_card import LEAST_PX, read_onnx_card
 from geoseg.models.onnx_session import device_of, open_session, run_session
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class OnnxPredictor:
         device: str = "auto",
         threads: int | None = None,
         turns: str = "none",
+        least_px: int = 1,
     ) -> None:
         if turns not in TURNS:
             raise InputError(f"tta '{turns}' is unknown; known are {', '.join(TURNS)}")
@@ -65,7 +66,7 @@ class OnnxPredictor:
         self.batch_tiles = batch_tiles
         self.turns = turns
         self._mean, self._std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-        self._given = (model, device, threads)
+        self._given, self._least_px = (model, device, threads), least_px
         self._settle()
 
     def _settle(self) -> None:
@@ -114,6 +115,7 @@ class OnnxPredictor:
         return cls(
             Path(path), mean=tuple(band.mean for band in card.bands), std=tuple(band.std for band in card.bands),
             classes=len(card.legend), batch_tiles=batch or 1, device=device, threads=threads, turns=turns,
+            least_px=LEAST_PX.get(card.spec.decoder, 1),
         )  # fmt: skip
 
     @property
@@ -203,6 +205,12 @@ class OnnxPredictor:
             InputError: The device's memory does not hold a single tile.
             ModelFileError: The network's output does not fit the legend.
         """
+        if min(model_shape) < self._least_px:
+            rows, cols = model_shape
+            raise InputError(
+                f"the network takes tiles of {self._least_px} px or more, given are {rows} x {cols}; a scene so small "
+                "is mapped with the .safetensors, or beside its neighbours as a mosaic"
+            )
         try:
             return self._forward(tiles, valid, model_shape)
         except MemoryError as error:

@@ -47,6 +47,10 @@ class ClassCount:
         return {"value": self.value, "name": self.name, "pixels": self.pixels, "area_m2": self.area_m2}
 
 
+SHARES = ("confidence", "entropy", "margin")
+"""Bands in percent, of which few values may occur."""
+
+
 def class_legend(source: Source, seen: Survey) -> Legend | None:
     """The legend of a source that is a class raster; None for other scenes.
 
@@ -62,6 +66,8 @@ def class_legend(source: Source, seen: Survey) -> Legend | None:
     try:
         legend = raster_legend(source, values=values)
     except LegendError:
+        return None
+    if source.bands[0].lower() in SHARES and not has_palette(source):
         return None
     named = any(not re.fullmatch(r"class \d+", name) for name in legend.names)
     few = len(values) <= FEW_VALUES and seen.valid >= 100 * len(values)

@@ -9,7 +9,7 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geoseg.data.grids import ground_gsd_m, lonlat_mesh
+from geoseg.data.grids import ground_gsd_m, lonlat_at
 from geoseg.errors import GridError
 from geoseg.vector.metric import Metric, fit_metric
 
@@ -67,10 +67,17 @@ def describe_grid(geobox: GeoBox) -> dict[str, Any]:
 
 
 def _bounds(geobox: GeoBox) -> list[float] | None:
-    """West, south, east, north in degrees; None where an edge has no place on the ground."""
-    lon, lat = lonlat_mesh(geobox, nodes=9)
+    """West, south, east, north in degrees, of the outer edges; None where one has no place on the ground.
+
+    A grid across the antimeridian counts on eastwards, beyond 180.
+    """
+    share = np.linspace(0, 1, 9)
+    col, row = np.meshgrid(share * geobox.shape[1], share * geobox.shape[0])
+    lon, lat = lonlat_at(geobox, row, col)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         return None
+    if geobox.crs is not None and not geobox.crs.geographic and np.ptp(lon) > 180:
+        lon = np.mod(lon, 360)
     return [float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())]
 
 

@@ -51,8 +51,9 @@ def export_onnx(network: nn.Module, card: ModelCard, out: Path, *, opset: int | 
     """The ONNX file written of a network and its card: under another name first, renamed when it is found right.
 
     Its input `scene` is float32 `(batch, bands, height, width)`, normalised as the card says; its output `class scores`
-    are logits `(batch, class, height, width)`. The metadata holds the card under `geoseg`, as in the model file, and
-    the weights' SHA-256 under `geoseg:weights_sha256`.
+    are logits `(batch, class, height, width)`; for PAN sides are 128 and more. The
+    metadata holds the card under `geoseg`, as in the model file, and the weights' SHA-256 under
+    `geoseg:weights_sha256`.
 
     Args:
         network: The network; it is left as it is.

@@ -17,6 +17,9 @@ from geoseg.models.card import METADATA_KEY, ModelCard, card_of_header, existing
 
 ONNX_SUFFIX = ".onnx"
 
+LEAST_PX = {"pan": 128}
+"""Fewest rows and columns that a decoder's graph takes; torch pads what is smaller, and the graph does not."""
+
 VARINT, BYTES = 0, 2  # wire types
 LONGEST_VARINT = 10
 IR_VERSION, MODEL_VERSION, GRAPH, METADATA = 1, 5, 7, 14  # fields of ModelProto; the first two are numbers

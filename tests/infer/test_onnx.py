@@ -343,3 +343,10 @@ def test_what_only_torch_can_do_is_refused(path: Path) -> None:
         model.predictor(options(compiled=True))
     with pytest.raises(InputError, match="--overlap-px auto.*the model's 24"):
         model.measured_overlap(tile_px=512)
+
+
+def test_tiles_too_small_for_the_graph_are_refused(predictor: Callable[..., OnnxPredictor]) -> None:
+    used = predictor(card=replace(CARD, spec=replace(CARD.spec, decoder="pan")))
+    pixels, valid = tiles(1, (96, 160))
+    with pytest.raises(InputError, match=r"tiles of 128 px or more, given are 96 x 160.*\.safetensors"):
+        used.scores(list(pixels), list(valid), model_shape=(96, 160))

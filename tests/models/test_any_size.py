@@ -16,6 +16,8 @@ from torch.export import Dim
 from geoseg.errors import InputError
 from geoseg.models.build import DECODERS, create_model
 from geoseg.models.networks.any_size import padded_image
+from geoseg.models.networks.decoders import NETWORKS as TABLE
+from geoseg.models.onnx_card import LEAST_PX
 from geoseg.models.spec import ModelSpec
 
 VIT = {"encoder": "vit_tiny_patch16_224", "options": {"encoder_options": {"embed_dim": 24, "depth": 4, "num_heads": 2}}}
@@ -137,3 +139,7 @@ def test_fcn_drops_channels_where_it_is_told_and_takes_no_shallow_encoder():
     assert [module.p for module in network.modules() if isinstance(module, nn.Dropout2d)] == [0.4]
     with pytest.raises(InputError, match="encoder_depth is 2; needed is 3 to 5"):
         create_model(ModelSpec(decoder="fcn", bands=3, classes=4, options={"encoder_depth": 2}))
+
+
+def test_the_least_sides_that_an_exported_graph_takes_are_known():
+    assert {name: network.least for name, network in TABLE.items() if network.least > 1} == LEAST_PX

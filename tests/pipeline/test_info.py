@@ -12,6 +12,8 @@ import numpy as np
 import pyproj
 import pytest
 import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from rasterio.transform import from_origin
 
 import geoseg
@@ -19,6 +21,7 @@ from geoseg.cli import main
 from geoseg.data.survey import survey
 from geoseg.errors import GeosegError, InputError, OutputExistsError
 from geoseg.inspecting import classes
+from geoseg.inspecting.grids import describe_grid
 from geoseg.io import write_raster
 from geoseg.models import ModelCard, create_model, read_card, save_model
 from geoseg.models.card import QUANTILE_LEVELS, BandInfo
@@ -404,3 +407,23 @@ def test_the_real_scenes_are_what_their_readme_says(shared_data: Path) -> None:
     assert "are 255 in every band" in beaufort.warnings[0]
     tiles = geoseg.info(str(shared_data / "aber_tiles")).to_dict()
     assert (len(tiles["scenes"]), tiles["warnings"]) == (16, [])
+
+
+def test_bounds_are_those_of_the_outer_edges():
+    degrees = GeoBox((2, 2), Affine(0.5, 0, 11, 0, -0.5, 50), "EPSG:4326")
+    assert describe_grid(degrees)["bounds_lonlat"] == [11.0, 49.0, 12.0, 50.0]
+    across = GeoBox((400, 400), Affine(100, 0, 818_000, 0, -100, 100_000), "EPSG:32660")  # by the antimeridian
+    west, _, east, _ = describe_grid(across)["bounds_lonlat"]
+    assert 179 < west < 180 < east < 181
+
+
+def test_a_map_of_percents_is_no_class_map(tmp_path, capsys):
+    path = tmp_path / "map.confidence.tif"
+    with rasterio.open(path, "w", driver="GTiff", count=1, height=60, width=60, dtype="uint8", crs="EPSG:32633",
+                       transform=Affine(10, 0, 500_000, 0, -10, 5_000_000), nodata=255) as file:  # fmt: skip
+        file.write(np.random.default_rng(0).integers(50, 60, (1, 60, 60)).astype("uint8"))
+        file.set_band_description(1, "confidence")
+    assert main(["info", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "hectares" not in shown
+    assert "class 50" not in shown
