@@ -15,11 +15,14 @@ WITHIN = re.compile(r'[:!"{}]')
 """How GDAL and rasterio set a file apart from what is within it."""
 
 SECRET = re.compile(
-    r"(sig|se|sp|sv|sr|st|spr|sk[a-z]+|token|access_token|api_?key|expires|signature|policy|key-pair-id|"
+    r"(sig|token|access_token|api_?key|expires|signature|policy|key-pair-id|"
     r"awsaccesskeyid|googleaccessid|x-(amz|goog)-[\w-]+)=",
     re.IGNORECASE,
 )
-"""Parts of a query by which stores of Azure, Amazon, Google and others know who may read."""
+"""Parts of a query by which stores of Amazon, Google and others know who may read."""
+
+AZURE = re.compile(r"(sig|se|sp|sv|sr|st|spr|sk[a-z]+)=", re.IGNORECASE)
+"""Those of Azure, where there is a signature; without one, such short names are somebody else's."""
 
 BESIDE = (".aux.xml", ".ovr", ".msk")  # what GDAL reads beside a raster
 
@@ -89,5 +92,7 @@ def unsigned(path: str) -> str:
     ('https://host/a.tif?id=7', 'a.tif')
     """
     address, mark, query = path.partition("?")
-    kept = [part for part in query.split("&") if not SECRET.match(part)]
+    parts = query.split("&")
+    azure = any(part.lower().startswith("sig=") for part in parts)
+    kept = [part for part in parts if not (SECRET.match(part) or (azure and AZURE.match(part)))]
     return address + mark * bool(kept) + "&".join(kept)

@@ -385,10 +385,12 @@ class SegmentationTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps how many weights the mean of the last steps is of."""
         checkpoint["swa_steps"] = self.swa_steps
+        checkpoint["validated_step"] = self.validated_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on from there."""
         self.swa_steps = int(checkpoint.get("swa_steps", 0))
+        self.validated_step = int(checkpoint.get("validated_step", checkpoint["global_step"]))
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

@@ -36,6 +36,8 @@ def check_begun(folder: Path, now: str, config: Namespace) -> None:
         begun: Any = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return  # it cannot be told
+    if not isinstance(begun, dict):
+        return  # nor of a file that was cut short
     wanted = yaml.safe_load(now)
     found = (("data.batch", config.find_batch), ("model.lr", config.find_lr))
     free = {*FREE, *(name for name, searched in found if searched)}

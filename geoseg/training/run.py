@@ -188,7 +188,8 @@ def _within_memory(data: SceneDataModule) -> Iterator[None]:
             raise
         raise InputError(
             f"the memory does not hold a step of {data.batch} patches of {data.patch_px} px; give a lower data.batch "
-            "(--find_batch true finds one on a GPU) or data.patch_px, or trainer.accumulate_grad_batches for both"
+            "(--find_batch true finds one on a GPU, trainer.accumulate_grad_batches makes a step of several) or "
+            "data.patch_px"
         ) from error
 
 

@@ -69,6 +69,7 @@ def test_what_is_not_here_has_no_stamp(files: Path, path: str) -> None:
         ("https://h/a.tif?X-Amz-Date=1&id=3&X-Amz-Signature=2", "https://h/a.tif?id=3"),
         ("https://h/a.tif?X-Goog-Signature=2&token=9&v=1", "https://h/a.tif?v=1"),
         ("https://h/wms?service=WCS&coverage=b", "https://h/wms?service=WCS&coverage=b"),
+        ("https://h/image?sr=4326&st=1", "https://h/image?sr=4326&st=1"),  # of no signature
         ("plain.tif", "plain.tif"),
     ],
 )

@@ -127,3 +127,11 @@ def test_trees_that_lead_nowhere_are_refused(forest, damage):
     getattr(twin, name)[0] = value
     with pytest.raises(InputError, match="its trees lead nowhere"):
         twin.check()
+
+
+def test_trees_that_look_at_a_feature_that_is_none_are_refused_without_moments_too():
+    network = Forest(spec(pairs=[], mean=[], std=[]))
+    network.check()
+    network.feature[0], network.left[0] = 6, 0  # of two bands and two windows there are 0 to 5
+    with pytest.raises(InputError, match="its trees lead nowhere"):
+        network.check()

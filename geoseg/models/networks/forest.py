@@ -135,7 +135,7 @@ class Forest(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.options = ForestOptions.of(spec)
+        self.options, self.bands = ForestOptions.of(spec), spec.bands
         nodes, leaves = max(self.options.nodes, 1), max(self.options.leaves, 1)
         empty = Trees(
             roots=np.zeros(self.options.trees, np.int32), feature=np.full(nodes, -1, np.int16),
@@ -162,8 +162,7 @@ class Forest(nn.Module):
             InputError: It may not.
         """
         roots, feature, threshold, left, right, shares = (getattr(self, item.name).numpy() for item in fields(Trees))
-        bands = len(self.options.mean) or int(feature.max(initial=0)) + 1
-        seen = features(torch.zeros(1, bands, 1, 1), self.options).shape[1] if self.options.mean else bands
+        seen = features(torch.zeros(1, self.bands, 1, 1), self.options).shape[1]
         node, leaf = np.arange(len(feature)), feature < 0
         right_way = (
             ((roots >= 0) & (roots < len(feature))).all()

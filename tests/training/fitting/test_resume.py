@@ -160,7 +160,7 @@ def test_the_folder_of_all_runs_may_be_at_home(config, monkeypatch, tmp_path):
     }
 
 
-def test_a_run_that_early_stopping_ended_is_at_its_end(config, monkeypatch):
+def test_a_run_that_early_stopping_ended_is_at_its_end(config, monkeypatch, caplog):
     def stop(*_args, **_rest):
         raise KeyboardInterrupt
 
@@ -171,3 +171,4 @@ def test_a_run_that_early_stopping_ended_is_at_its_end(config, monkeypatch):
             run_fit(given)
     rows = json.loads((run_fit(given, resume=True).folder / "metrics.json").read_text())["history"]
     assert [row["step"] for row in rows] == [4, 8]
+    assert "were not validated" not in caplog.text
