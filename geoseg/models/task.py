@@ -390,7 +390,7 @@ class SegmentationTask(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on from there."""
         self.swa_steps = int(checkpoint.get("swa_steps", 0))
-        self.validated_step = int(checkpoint.get("validated_step", checkpoint["global_step"]))
+        self.validated_step = int(checkpoint.get("validated_step", 0))
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

@@ -196,8 +196,8 @@ def test_weights_that_do_not_move_stay_as_they_are_to_the_last_bit():
 
 def test_the_task_keeps_the_steps_of_the_mean_in_a_checkpoint():
     task, checkpoint = SegmentationTask(swa=SwaOptions()), {}
-    task.swa_steps = 7
+    task.swa_steps, task.validated_step = 7, 5
     task.on_save_checkpoint(checkpoint)
     other = SegmentationTask(swa=SwaOptions())
     other.on_load_checkpoint(checkpoint)
-    assert other.swa_steps == 7
+    assert (other.swa_steps, other.validated_step) == (7, 5)
