@@ -227,7 +227,7 @@ class TorchPredictor:
         if same < LEAST_AGREEMENT:
             self.precision = "fp32"
             self._make_ready()
-            logger.warning("%s gives the class of fp32 at %.2f %% of the pixels only; fp32 is used", chosen, 100 * same)
+            logger.info("%s gives the class of fp32 at %.2f %% of the pixels only; fp32 is used", chosen, 100 * same)
         else:
             logger.info("%s gives the class of fp32 at %.2f %% of the pixels", chosen, 100 * same)
 

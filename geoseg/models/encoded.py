@@ -173,7 +173,7 @@ def _constructed(
             return architecture(encoder_name=name, encoder_weights=None, **given)
     name, more = encoder_name(spec.encoder), spec.options.get("encoder_options") or {}
     if name.startswith(TIMM_PREFIX):
-        sides = sides_of(name.removeprefix(TIMM_PREFIX), more)
+        sides = sides_of(name.removeprefix(TIMM_PREFIX), more, bands=spec.bands)
         network = architecture(encoder_name=name, encoder_weights=pretrained, **given, **{**sides.options, **more})
         encoder: Any = network.get_submodule("encoder")
         if sides.largest is not None or sides.multiple > max(timm_strides(name.removeprefix(TIMM_PREFIX))):

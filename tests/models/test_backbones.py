@@ -234,9 +234,19 @@ def test_a_transformer_of_one_size_is_padded_to_it_and_says_where_that_ends():
 
 
 def test_a_model_of_windows_takes_multiples_of_them():
-    sides = sides_of("maxvit_nano_rw_256", {})
+    sides = sides_of("maxvit_nano_rw_256", {}, bands=4)
     assert (sides.multiple, sides.largest) == (256, None)
-    assert sides_of("resnet10t", {}).multiple == 32
+    assert sides_of("resnet10t", {}, bands=4).multiple == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "bands", "said"), [("levit_128", 3, "must match the size"), ("csatv2", 4, "takes no images of 4 bands")]
+)
+def test_a_model_that_takes_no_such_images_is_refused_when_it_is_built(name, bands, said):
+    before = torch.get_rng_state()
+    with pytest.raises(InputError, match=f"{name} .* cannot be built: .*{said}"):
+        create_model(ModelSpec(encoder=name, bands=bands, classes=3))
+    assert torch.equal(before, torch.get_rng_state())  # trying it out moves no other network's weights
 
 
 def test_features_that_are_of_no_use_are_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,7 +68,7 @@ def has_pyramid(name: str, *, depth: int | None = None) -> bool:
     return bool(strides) and full is not None and (strides == full or depth is not None)
 
 
-def sides_of(name: str, options: Mapping[str, Any]) -> Sides:
+def sides_of(name: str, options: Mapping[str, Any], *, bands: int) -> Sides:
     """Which images a timm model takes, and the arguments that let it take any where there are such.
 
     A model that takes its own size alone takes no other; one that takes twice that too, as those that cut the image in
@@ -76,11 +77,13 @@ def sides_of(name: str, options: Mapping[str, Any]) -> Sides:
     Args:
         name: Of the model.
         options: What it is to be made with.
+        bands: Of the images.
 
     Raises:
-        ValueError: Its features are not at a half, a quarter, ... of the image.
+        ValueError: Its features are not at a half, a quarter, ... of the image, or it takes no such images at all.
     """
-    return _sides(name, tuple(sorted((key, repr(value)) for key, value in options.items())), _Held(options))
+    given = {"in_chans": bands, **options}
+    return _sides(name, tuple(sorted((key, repr(value)) for key, value in given.items())), _Held(given))
 
 
 class _Held:
@@ -99,20 +102,20 @@ class _Held:
 @lru_cache
 def _sides(name: str, _: tuple[tuple[str, str], ...], held: _Held) -> Sides:
     options, stride = held.options, max(32, *(timm_strides(name) or (32,)))
-    free = {"dynamic_img_size": True}
-    if "dynamic_img_size" not in options and free.keys() <= _parameters(name):
-        if _probe(name, {**options, **free}, 2 * stride, 3 * stride):
-            return Sides(stride, None, free)
-    elif _probe(name, options, 2 * stride, 3 * stride):
-        return Sides(stride, None, {})
+    free = {"dynamic_img_size": True} if "dynamic_img_size" in _parameters(name) - options.keys() else {}
     usual: Any = timm.get_pretrained_cfg_value(name, "input_size")
     side = int(options.get("img_size") or usual[-1])
-    fits = _probe(name, options, side, side)
-    if fits is False:
-        raise ValueError(f"its features do not lie at strides {', '.join(map(str, timm_strides(name)))} of the image")
-    if fits is None:  # it cannot be run without memory, so nothing is known
-        return Sides(stride, None, free if free.keys() <= _parameters(name) else {})
-    return Sides(side, None if _probe(name, options, 2 * side, side) else side, {})
+    for device in ("meta", "cpu"):  # some cannot be run without memory
+        if _probe(name, {**options, **free}, 2 * stride, 3 * stride, device=device):
+            return Sides(stride, None, free)
+        fits = _probe(name, options, side, side, device=device)
+        if fits is False:
+            strides = ", ".join(map(str, timm_strides(name)))
+            raise ValueError(f"its features do not lie at strides {strides} of the image")
+        if fits:
+            return Sides(side, None if _probe(name, options, 2 * side, side, device=device) else side, {})
+    reason = _refusal(name, options, side)
+    raise ValueError(f"it takes no images of {options['in_chans']} bands and {side} x {side} pixels: {reason}")
 
 
 @lru_cache
@@ -123,19 +126,37 @@ def _parameters(name: str) -> frozenset[str]:
     return frozenset(key for base in kind.__mro__[:-1] for key in inspect.signature(base.__init__).parameters)
 
 
-def _probe(name: str, options: Mapping[str, Any], rows: int, cols: int) -> bool | None:
+def _probe(name: str, options: Mapping[str, Any], rows: int, cols: int, *, device: str) -> bool | None:
     """Whether a model's features of such an image lie at their strides; None where it refuses the image."""
     strides = timm_strides(name)
     try:
-        with torch.device("meta"), torch.no_grad():
-            flat = {"out_indices": (0,)} if len(set(strides)) == 1 else {}  # all of its blocks are alike
-            model = made(name, features_only=True, **flat, **options).eval()
-            unit = _unit(strides)
-            found = model(torch.zeros(1, 3, rows // unit[1] * unit[0], cols // unit[1] * unit[0]))
+        found = _features(name, options, rows, cols, device=device)
     except REFUSALS:
         return None
     wanted = [(rows // _grown(stride), cols // _grown(stride)) for stride in strides]
     return all(_lies(part, size) for part, size in zip(found, wanted, strict=False))
+
+
+def _refusal(name: str, options: Mapping[str, Any], side: int) -> str:
+    """Why a model refuses an image, in its own words."""
+    try:
+        _features(name, options, side, side, device="cpu")
+    except REFUSALS as error:
+        return next(iter(str(error).splitlines()), type(error).__name__)
+    return "it does not say why"
+
+
+def _features(name: str, options: Mapping[str, Any], rows: int, cols: int, *, device: str) -> list[Tensor]:
+    """What a model makes of an image."""
+    strides = timm_strides(name)
+    with torch.device(device), torch.no_grad(), torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flat = {"out_indices": (0,)} if len(set(strides)) == 1 else {}  # all of its blocks are alike
+        model = made(name, features_only=True, **flat, **options).eval()
+        patch, grown = _unit(strides)
+        image = torch.zeros(1, options["in_chans"], rows // grown * patch, cols // grown * patch)
+        found: list[Tensor] = model(image)
+        return found
 
 
 def _grown(stride: int) -> int:

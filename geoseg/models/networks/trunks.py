@@ -43,7 +43,7 @@ class TimmTokens(Trunk):
 
     def __init__(self, name: str, *, bands: int, pretrained: bool, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self.sides = sides_of(name, options)
+        self.sides = sides_of(name, options, bands=bands)
         given = {**self.sides.options, **options}
         model = made(name, in_chans=bands, num_classes=0, pretrained=pretrained, **given)
         info = model.feature_info
@@ -80,7 +80,7 @@ class TimmStages(Trunk):
 
     def __init__(self, name: str, *, bands: int, pretrained: bool, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self.sides = sides_of(name, options)
+        self.sides = sides_of(name, options, bands=bands)
         given = {**self.sides.options, **options}
         model = made(name, in_chans=bands, features_only=True, pretrained=pretrained, **given)
         self.strides = tuple(model.feature_info.reduction())
