@@ -13,6 +13,7 @@ from geoseg.infer.parts import JobFolder, Outputs, write_text
 from geoseg.infer.reading import Unread
 from geoseg.infer.task import SceneTask
 from geoseg.io.cog import write_cog
+from geoseg.io.dates import said_span
 from geoseg.io.item import MapAsset, map_item, write_item
 from geoseg.io.stamps import paths_in, unsigned
 from geoseg.tiling import Block
@@ -53,7 +54,10 @@ def assemble(
             )
             for layer in task.layers
         }
-        item = map_item(assets, style=staged.style, geobox=geobox, legend=legend, created=folder.created, tags=tags)
+        item = map_item(
+            assets, style=staged.style, geobox=geobox, legend=legend, created=folder.created,
+            taken=said_span(member.source for member in task.scenes), tags=tags,
+        )  # fmt: skip
         if unread:
             item["properties"]["geoseg:unread"] = [entry.to_list() for entry in unread]
         write_item(staged.item, item)

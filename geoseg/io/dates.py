@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +40,24 @@ def acquired(source: Source) -> datetime | None:
         return instant(source.taken) if source.taken else None
     dates = [date for within in _within(source) if (date := acquired(within)) is not None]
     return max(dates, default=None)
+
+
+def said_span(sources: Iterable[Source]) -> tuple[datetime, datetime] | None:
+    """First and last moment that pixels were taken, in UTC; None unless that is known of all sources.
+
+    As `acquired`, but no file is opened: what the user, a catalogue or the files' names say.
+    """
+    found = [said for source in sources for said in _said(source)]
+    known = [moment for moment in found if moment is not None]
+    return (min(known), max(known)) if known and len(known) == len(found) else None
+
+
+def _said(source: Source) -> list[datetime | None]:
+    if isinstance(source, GdalSource):
+        return [instant(source.date) if source.date is not None else date_in_name(source.path)]
+    if isinstance(source, XarraySource):
+        return [instant(source.taken) if source.taken else None]
+    return [said for within in _within(source) for said in _said(within)] or [None]
 
 
 def newest_first(members: Sequence[Source]) -> list[Source]:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def map_item(
     geobox: GeoBox,
     legend: Legend,
     created: str,
+    taken: tuple[datetime, datetime] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The STAC Item of a class map and the layers beside it, as JSON values.
@@ -67,6 +69,8 @@ def map_item(
         geobox: Where all of them lie.
         legend: The classes.
         created: When the map was made, ISO 8601 in UTC.
+        taken: First and last moment that what it shows was taken; the Item is dated by when it was made where that is
+            not known.
         tags: Provenance, kept under `geoseg:` names.
     """
     footprint = _footprint(geobox)
@@ -78,7 +82,7 @@ def map_item(
         "id": rasters["map"].path.stem,
         "geometry": footprint,
         "properties": {
-            "datetime": created,
+            **_dates(taken, created),
             "created": created,
             "processing:software": {"geoseg": (tags or {}).get("GEOSEG_VERSION", "unknown")},
             "processing:level": "L4",
@@ -113,6 +117,14 @@ def write_item(path: Path, item: Mapping[str, Any]) -> Path:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _dates(taken: tuple[datetime, datetime] | None, created: str) -> dict[str, str | None]:
+    """The time by which the Item is searched: one, or the first and the last (STAC 1.1, Date and Time)."""
+    if taken is None:
+        return {"datetime": created}
+    first, last = (moment.astimezone(UTC).isoformat().replace("+00:00", "Z") for moment in taken)
+    return {"datetime": first} if first == last else {"datetime": None, "start_datetime": first, "end_datetime": last}
 
 
 def _footprint(geobox: GeoBox) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from geoseg.io.mask_rules import MaskSpec, mask_spec
 from geoseg.io.protocol import Source
 from geoseg.io.series import DateStack, combined, days_of
 from geoseg.io.stac import selection, stac_document, stac_members
+from geoseg.io.web_json import Document
 from geoseg.io.xarray_source import CUBE_OPTIONS, checked_cube_option, cube_sources
 
 __all__ = ["Source", "SourceSpec", "open_source"]
@@ -139,7 +140,7 @@ def _file_or_stac(path: str, options: dict[str, Any]) -> Source:
     return _file(path, options) if document is None else _from_stac(path, options, document=document)
 
 
-def _from_stac(place: str, options: dict[str, Any], *, document: dict[str, Any] | None = None) -> Source:
+def _from_stac(place: str, options: dict[str, Any], *, document: Document | None = None) -> Source:
     """The mosaic of the STAC items at a path, of all files that match a pattern, or at an address; or their series."""
     each, whole = _spread(options, "stac")
     mask = each.get("mask")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
 import os
 import re
@@ -11,32 +9,25 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from http.client import HTTPException
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.error import HTTPError
 from urllib.parse import unquote, urljoin, urlsplit
-from urllib.request import Request, url2pathname, urlopen
+from urllib.request import url2pathname
 
-from geoseg.errors import InputError, MissingInputError, ReadError
+from geoseg.errors import InputError, ReadError
 from geoseg.extras import extra_module
 from geoseg.io.gdal import instant
 from geoseg.io.handles import is_remote, one_line
 from geoseg.io.protocol import Source
 from geoseg.io.stac_bands import item_source
+from geoseg.io.web_json import WEB, Document, read_json
 
 if TYPE_CHECKING:
     from pystac import Item
 
 log = logging.getLogger(__name__)
-
-GZIP = b"\x1f\x8b"  # as which some stores send what they keep compressed
-TIMEOUT_S = 60
-"""Seconds of silence after which a server is given up."""
-
-WEB = ("http://", "https://")
 
 MOST_PAGES = 100
 """Pages of one search that are read before it is refused as endless."""
@@ -114,7 +105,7 @@ class Found(NamedTuple):
     bases: tuple[str, ...]
 
 
-def stac_document(path: str) -> dict[str, Any] | None:
+def stac_document(path: str) -> Document | None:
     """The STAC JSON at `path`; None where its name does not end in .json or .geojson, or where it is other JSON.
 
     Raises:
@@ -127,13 +118,13 @@ def stac_document(path: str) -> dict[str, Any] | None:
     name = urlsplit(path).path if web else path
     if not name.lower().endswith((".json", ".geojson")):
         return None
-    document = _json(path)
+    document = read_json(path)
     # STACTA, whose tiles are one raster, is GDAL's.
-    return document if _is_stac(document) and "asset_templates" not in document else None
+    return document if _is_stac(document.content) and "asset_templates" not in document.content else None
 
 
 def stac_members(
-    places: Sequence[str], wanted: Selection, *, options: Mapping[str, Any], document: dict[str, Any] | None = None
+    places: Sequence[str], wanted: Selection, *, options: Mapping[str, Any], document: Document | None = None
 ) -> list[Source]:
     """One source an item at `places`, in the order in which they stand there.
 
@@ -152,7 +143,7 @@ def stac_members(
         ReadError: A file cannot be read.
     """
     what = places[0] + (f" and {len(places) - 1} more" if len(places) > 1 else "")
-    documents = [document] if document is not None else [_json(place) for place in places]
+    documents = [document] if document is not None else [read_json(place) for place in places]
     everything = [one for place, told in zip(places, documents, strict=True) for one in _items(place, told)]
     if not everything:
         raise InputError(f"{what} holds no item; needed is at least one, as a file or as a link of rel item or child")
@@ -174,39 +165,6 @@ def _pystac() -> ModuleType:
     return extra_module("pystac", extra="stac", needed_by="a STAC source")
 
 
-def _json(place: str) -> Any:
-    """The JSON at a path or an address.
-
-    Raises:
-        MissingInputError: There is nothing.
-        ReadError: It cannot be read, or is no JSON.
-    """
-    if not place.startswith(WEB) and ("://" in place or place.startswith("/vsi")):
-        raise ReadError(f"STAC is read from a file or over http and https, got {place}")
-    try:
-        return json.loads(_bytes(place))
-    except FileNotFoundError as error:
-        raise MissingInputError(f"{place} is not there; needed is a file of STAC JSON") from error
-    except HTTPError as error:
-        answer = f"the server answers {error.code} {error.reason}"
-        if error.code == 404:
-            raise MissingInputError(f"{place} is not there: {answer}") from error
-        raise ReadError(f"{place} cannot be read: {answer}") from error
-    except (OSError, HTTPException) as error:
-        raise ReadError(f"{place} cannot be read: {one_line(error)}") from error
-    except ValueError as error:
-        raise ReadError(f"{place} is no JSON: {one_line(error)}") from error
-
-
-def _bytes(place: str) -> bytes:
-    if not place.startswith(WEB):
-        return Path(place).expanduser().read_bytes()
-    asked = Request(place, headers={"Accept": "application/json, */*", "User-Agent": "geoseg"})  # noqa: S310 (http alone)
-    with urlopen(asked, timeout=TIMEOUT_S) as answer:  # noqa: S310 (http alone)
-        found: bytes = answer.read()
-    return gzip.decompress(found) if found.startswith(GZIP) else found
-
-
 def _is_stac(document: Any) -> bool:
     if not isinstance(document, dict):
         return False
@@ -216,13 +174,14 @@ def _is_stac(document: Any) -> bool:
     return "stac_version" in document
 
 
-def _items(place: str, document: Any) -> Iterator[Found]:
+def _items(place: str, found: Document) -> Iterator[Found]:
     """All items at `place`: its own, then those that its links lead to, each place once."""
     waiting, seen, pages = deque([place]), {place}, 0
-    known = {place: document}
+    known = {place: found}
     while waiting:
-        here = waiting.popleft()
-        document = known.pop(here) if here in known else _json(here)
+        asked = waiting.popleft()
+        # Where a server sends one elsewhere, what is relative is so to there.
+        document, here = known.pop(asked) if asked in known else read_json(asked)
         if not _is_stac(document):
             raise InputError(
                 f"{here} is no STAC; needed is an Item, ItemCollection, Collection or Catalog (a raster: path:)"
@@ -232,11 +191,11 @@ def _items(place: str, document: Any) -> Iterator[Found]:
             yield from (_feature(here, feature) for feature in document["features"])
             links = _next_page(here, document.get("links") or [], pages)
         else:
-            found = _object(here, document)
-            if isinstance(found, _pystac().Item):
-                yield Found(found, tuple(dict.fromkeys([here, *_self(here, document)])))
+            thing = _object(here, document)
+            if isinstance(thing, _pystac().Item):
+                yield Found(thing, tuple(dict.fromkeys([here, *_self(here, document)])))
             # As they are written: pystac would read the root to say them otherwise.
-            told = [link.get_href(transform_href=False) for rel in ("item", "child") for link in found.get_links(rel)]
+            told = [link.get_href(transform_href=False) for rel in ("item", "child") for link in thing.get_links(rel)]
             links = [link for link in told if link is not None]
         targets = [target for target in (_joined(here, link) for link in links) if target not in seen]
         seen.update(targets)

@@ -93,6 +93,19 @@ class Imagery:
         }
         return [key for key in keys if key in tiffs or key not in twins]
 
+    @cached_property
+    def shared(self) -> set[str]:
+        """Common names of several bands, in small letters, as `rededge` of three of Sentinel-2's.
+
+        One band at several resolutions has one name in all of its assets, and is one.
+        """
+        named: dict[str, set[str]] = {}
+        for key in self.usual:
+            for band in self.told[key][1] or [self.told[key][0]]:
+                if band.common:
+                    named.setdefault(band.common.lower(), set()).add((band.name or key).lower())
+        return {common for common, own in named.items() if len(own) > 1}
+
     def choose(self, names: Sequence[str] | None) -> list[tuple[str, int | None]]:
         """Keys and 0-based positions of bands, None for all of the asset.
 
@@ -190,7 +203,7 @@ def item_source(
             opened[key] = _bands(key, file, *imagery.told[key])
         bands += opened[key] if position is None else [_band_at(position, opened[key])]
     _refuse_repeated(imagery.id, bands)
-    named = zip(bands, _names(bands), strict=True)
+    named = zip(bands, _names(bands, shared=imagery.shared), strict=True)
     groups = groupby(named, key=lambda pair: (pair[0].key, _missing(pair[0])))
     members = [_file(*zip(*group, strict=True)) for _, group in groups]
     return members[0] if len(members) == 1 else BandStack(tuple(members))
@@ -223,15 +236,17 @@ def _bands(key: str, file: GdalSource, whole: Told, each: list[Told]) -> list[Ba
     return [Band(key, file, i, band) for i, band in enumerate(told)]
 
 
-def _names(bands: Sequence[Band]) -> list[str]:
+def _names(bands: Sequence[Band], *, shared: set[str]) -> list[str]:
     """Common names where they tell the bands apart, else the key of an asset of one band, else the band's name.
 
-    Names of bands that two assets share get the asset's key before them.
+    Names of bands that two assets share get the asset's key before them. `shared` are common names of several bands of
+    the item: a band is called the same whichever others are chosen beside it.
     """
     common = [(band.told.common or "").lower() for band in bands]
+    apart = [bool(name) and common.count(name) == 1 and name not in shared for name in common]
     found = [
-        band.told.common if band.told.common and common.count(band.told.common.lower()) == 1 else _own_name(band)
-        for band in bands
+        band.told.common if alone and band.told.common else _own_name(band)
+        for band, alone in zip(bands, apart, strict=True)
     ]
     lowered = [name.lower() for name in found]
     return [

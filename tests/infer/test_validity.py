@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from geoseg.infer.layers import LAYERS
 from geoseg.infer.predictor import TorchModel
 from geoseg.infer.scene import PredictOptions, predict_scene
 from geoseg.io.handles import unplaced_is_fine
-from geoseg.io.item import EXTENSIONS
+from geoseg.io.item import EXTENSIONS, _dates
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
 from geoseg.models.card import BandInfo, ModelCard
@@ -254,6 +255,16 @@ BROKEN: dict[str, tuple[str, Any]] = {
     "file: a checksum in capitals": ("assets.confidence.file:checksum", "1220ABCD"),
     "file: the hash's name as a field": ("assets.map.file:sha256", "abcd"),
 }
+
+
+def test_an_item_of_several_dates_is_valid(made: Callable[[str], Made], validator: JsonSchemaSTACValidator) -> None:
+    days = [datetime(2021, 5, day, tzinfo=UTC) for day in (1, 27)]
+    item = copy.deepcopy(made("large").item)
+    item["properties"] |= _dates((days[0], days[1]), item["properties"]["created"])
+    validate_dict(item, validator=validator)
+    del item["properties"]["end_datetime"]
+    with pytest.raises(STACValidationError):
+        validate_dict(item, validator=validator)
 
 
 @pytest.mark.parametrize("case", BROKEN)

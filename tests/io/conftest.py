@@ -129,3 +129,37 @@ def serve() -> Iterator[Callable[..., Served]]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[..., str]]:
+    """The address of a server that gives these answers one after the other, the last again and again."""
+    running: list[ThreadingHTTPServer] = []
+
+    def start(*answers: tuple[int, dict[str, str], bytes]) -> str:
+        left = list(answers)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                code, headers, body = left.pop(0) if len(left) > 1 else left[0]
+                if code == 0:
+                    self.wfile.close()  # hangs up
+                    return
+                self.send_response(code)
+                for key, value in headers.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        running.append(server)
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import geoseg.io
 from geoseg.errors import InputError, MissingInputError
 from geoseg.io.combine import BandStack, Mosaic, Picked, pick
-from geoseg.io.dates import acquired, date_in_name, newest_first
+from geoseg.io.dates import acquired, date_in_name, newest_first, said_span
 from geoseg.io.gdal import GdalSource, instant
 from geoseg.io.sources import open_source
 
@@ -205,3 +205,19 @@ def test_newest_first_names_all_that_have_no_date_and_what_would_work(scene):
 def test_the_room_offers_dates():
     assert geoseg.io.acquired is acquired
     assert geoseg.io.newest_first is newest_first
+
+
+def test_the_span_of_a_map_is_that_of_all_it_shows(scene):
+    first, last = (GdalSource(scene(f"s_{name}.tif")) for name in ("20210527T120000", "20210603"))
+    dated = GdalSource(scene("a.tif"), date="2021-06-09")
+    whole = Mosaic((first, Picked(last, (1, 0), ("nir", "red")), dated))
+    assert said_span([whole]) == (NOON, day(2021, 6, 9))
+    assert said_span([first]) == (NOON, NOON)
+    assert said_span([last, dated]) == (day(2021, 6, 3), day(2021, 6, 9))
+
+
+def test_a_span_that_is_not_known_of_all_is_not_told(scene):
+    known = GdalSource(scene("s_20210527.tif"))
+    stamped = GdalSource(scene("b.tif", plain={"TIFFTAG_DATETIME": "2021:05:27 12:00:00"}))  # perhaps when it was made
+    assert said_span([known, stamped]) is None
+    assert said_span([]) is None

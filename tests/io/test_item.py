@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ def test_what_stac_asks_of_every_item(files: dict[str, Path]) -> None:
     prefixes = {re.search(r"io/([a-z]+)/v", url)[1] for url in item["stac_extensions"]}  # type: ignore[index]
     assert prefixes == {"projection", "classification", "processing", "file"}
     assert json.loads(json.dumps(item)) == item
+
+
+def test_a_map_is_dated_by_what_it_shows(files: dict[str, Path]) -> None:
+    may, june = datetime(2021, 5, 27, 10, tzinfo=UTC), datetime(2021, 6, 3, tzinfo=UTC)
+    once = item_of(files, taken=(may, may))["properties"]
+    assert (once["datetime"], once["created"]) == ("2021-05-27T10:00:00Z", "2026-01-02T03:04:05Z")
+    assert "start_datetime" not in once
+    span = item_of(files, taken=(may, june))["properties"]
+    wanted = {"datetime": None, "start_datetime": "2021-05-27T10:00:00Z", "end_datetime": "2021-06-03T00:00:00Z"}
+    assert span | wanted == span
 
 
 def test_the_footprint_holds_the_centre_and_goes_counter_clockwise(files: dict[str, Path]) -> None:

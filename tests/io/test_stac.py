@@ -359,6 +359,12 @@ def test_a_search_is_followed_to_its_last_page(catalogue, items, serve):
         open_source({"stac": f"{served.url}/search?limit=1"})
 
 
+def test_links_of_a_catalogue_that_has_moved_are_relative_to_where_it_is(catalogue, serve, answering):
+    there = serve(catalogue)
+    here = answering((302, {"Location": f"{there.url}/catalog.json"}, b""))
+    assert same(open_source(f"{here}/deep/old.json"), open_source(f"{there.url}/catalog.json"))
+
+
 def test_a_search_without_end_is_refused(catalogue, items, serve, monkeypatch):
     monkeypatch.setattr("geoseg.io.stac.MOST_PAGES", 3)
     for i in range(5):

@@ -94,7 +94,17 @@ def test_names_are_common_names_else_keys_else_names_of_bands(write_tif, tmp_pat
     source = open_source(saved(item, tmp_path / "names.json"))
     assert source.bands == ("A", "B", "C", "slope", "asp", "E_band1", "E_band2", "F_band1", "F_band2")
     only = open_source({"stac": str(tmp_path / "names.json"), "assets": ["B06", "c"]})
-    assert only.bands == ("rededge", "C")
+    assert only.bands == ("B", "C")  # as beside the other of the two
+
+
+def test_a_band_at_two_resolutions_keeps_its_common_name(write_tif, tmp_path):
+    item = pystac.Item("sizes", None, None, MAY, {})
+    for key in ("B02_10m", "B02_20m"):
+        write_tif(f"{key}.tif", np.ones((3, 3), "uint8"))
+        item.add_asset(key, asset(key, bands=[{"name": "B02", "eo:common_name": "blue"}]))
+    path = saved(item, tmp_path / "sizes.json")
+    assert open_source({"stac": path, "assets": ["B02_20m"]}).bands == ("blue",)
+    assert open_source(path).bands == ("B02_10m", "B02_20m")
 
 
 def test_of_one_band_in_two_formats_the_geotiff_is_taken(write_tif, tmp_path):

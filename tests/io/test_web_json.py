@@ -1,0 +1,60 @@
+"""JSON of servers that are busy, gone or somewhere else."""
+
+from __future__ import annotations
+
+import gzip
+from email.utils import formatdate
+
+import pytest
+
+from geoseg.errors import ReadError
+from geoseg.io import web_json
+from geoseg.io.web_json import read_json
+
+GOOD = (200, {}, b'{"a": 1}')
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that were slept, which take no time."""
+    found: list[float] = []
+    monkeypatch.setattr(web_json.time, "sleep", found.append)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [({}, 1.0), ({"Retry-After": "7"}, 7.0), ({"Retry-After": "9999"}, 60.0), ({"Retry-After": "soon"}, 1.0)],
+)
+def test_a_busy_server_is_asked_again(answering, waited, headers, wait_s):
+    assert read_json(answering((503, headers, b""), GOOD)).content == {"a": 1}
+    assert waited == [wait_s]
+
+
+def test_a_server_may_say_until_when_it_is_busy(answering, waited):
+    until = formatdate(web_json.time.time() + 30, usegmt=True)
+    assert read_json(answering((429, {"Retry-After": until}, b""), GOOD)).content == {"a": 1}
+    assert waited[0] == pytest.approx(30, abs=5)
+
+
+def test_a_server_that_hangs_up_is_asked_again(answering, waited):
+    assert read_json(answering((0, {}, b""), GOOD)).content == {"a": 1}
+    assert waited == [1.0]
+
+
+def test_a_server_that_stays_busy_is_given_up(answering, waited):
+    with pytest.raises(ReadError, match="the server answers 503"):
+        read_json(answering((503, {}, b"")))
+    assert waited == list(web_json.WAITS_S)
+
+
+def test_what_is_forbidden_is_not_asked_again(answering, waited):
+    with pytest.raises(ReadError, match="the server answers 403"):
+        read_json(answering((403, {}, b"")))
+    assert not waited
+
+
+def test_what_has_moved_is_found_and_says_where(answering):
+    there = answering((200, {}, gzip.compress(GOOD[2])))
+    here = answering((302, {"Location": f"{there}/new/catalog.json"}, b""))
+    assert read_json(f"{here}/old.json") == ({"a": 1}, f"{there}/new/catalog.json")
