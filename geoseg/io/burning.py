@@ -19,7 +19,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import GridError
-from geoseg.io.grids import same_crs, transform
+from geoseg.io.grids import same_crs, transform, turn_of
 from geoseg.io.handles import unplaced_is_fine
 from geoseg.io.polygons import Geometries, Polygons, dense_length
 
@@ -96,12 +96,39 @@ def _placed(polygons: Polygons, geobox: GeoBox, *, slack: int) -> tuple[NDArray[
     crs, target = polygons.crs, geobox.crs
     if (crs is None) != (target is None):
         raise GridError("the scene has no CRS, so polygons cannot be placed on it; give it one with crs: EPSG:...")
-    place = _neighbourhood(geobox, crs)
+    found = [_placed_after(polygons, geobox, shift, slack=slack) for shift in _shifts(polygons, geobox)]
+    if len(found) == 1:
+        return found[0]
+    hits, moved = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(hits, kind="stable")  # as in the file, of which the last one holds
+    return hits[order], moved[order]
+
+
+def _shifts(polygons: Polygons, geobox: GeoBox) -> list[float]:
+    """What is added to longitudes: nothing, and a turn where the grid or the polygons count beyond half of one."""
+    turn, crs = turn_of(geobox.crs), polygons.crs
+    if turn is None:
+        return [0.0]
+    rows, cols = geobox.shape
+    corners = [(geobox.affine @ corner)[0] for corner in ((0, 0), (cols, 0), (0, rows), (cols, rows))]
+    west, east = -turn / 2, turn / 2
+    if same_crs(crs, geobox.crs):
+        west, _, east, _ = polygons.bounds
+    return [0.0, *(by for by in (turn, -turn) if west + by < max(corners) and east + by > min(corners))]
+
+
+def _placed_after(
+    polygons: Polygons, geobox: GeoBox, shift: float, *, slack: int
+) -> tuple[NDArray[np.int64], Geometries]:
+    """As `_placed`, of polygons whose longitudes have `shift` added on a grid in degrees."""
+    crs, target = polygons.crs, geobox.crs
+    back = GeoBox(geobox.shape, Affine.translation(-shift, 0) @ geobox.affine, target) if shift else geobox
+    place = _neighbourhood(back, crs)
     hits = np.arange(len(polygons)) if place is None else np.sort(polygons.tree.query(shapely.box(*place)))
     if same_crs(crs, target):
-        moved = _moved(polygons.geometries[hits], None, geobox)
+        moved = _moved(polygons.geometries[hits], None, back)
     else:
-        moved = _moved(_cut(polygons.dense[hits], place, dense_length(crs)), crs, geobox)
+        moved = _moved(_cut(polygons.dense[hits], place, dense_length(crs)), crs, back)
     meets = _meets(moved, geobox, slack)
     return hits[meets].astype(np.int64), moved[meets]
 

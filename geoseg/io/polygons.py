@@ -63,7 +63,7 @@ class Polygons:
         """The polygons with points along their long edges, so that these bend with the CRS they are moved to."""
         return np.asarray(shapely.segmentize(self.geometries, dense_length(self.crs)))
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
         """Left, bottom, right, top of all polygons."""
         left, bottom, right, top = shapely.total_bounds(self.geometries)

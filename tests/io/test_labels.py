@@ -316,6 +316,29 @@ def test_around_a_pole_and_across_the_antimeridian(geobox):
         assert (whole[window.slices] == part).all()
 
 
+FIJI = GeoBox((40, 200), Affine(0.1, 0, 175, 0, -0.1, -15), CRS("EPSG:4326"))
+
+
+@pytest.mark.parametrize("geobox", [FIJI, GeoBox((40, 200), Affine(0.1, 0, -185, 0, -0.1, -15), CRS("EPSG:4326"))])
+def test_polygons_on_either_side_of_the_antimeridian_on_a_grid_in_degrees(geobox):
+    """The grid counts beyond 180 degrees, the polygons do not; the last polygon holds, whichever side it is on."""
+    shapes = [shapely.box(178, -18, 180, -16), shapely.box(-180, -17, -177, -15.5), shapely.box(-180, -90, 180, -17.5)]
+    values = np.array([1, 2, 3])
+    found = burn(Polygons(np.array(shapes), geobox.crs), values, geobox, fill=0, dtype="uint8")
+    wanted = np.zeros(geobox.shape, "uint8")
+    for shape, value in zip(shapes, values, strict=True):
+        for turn in (-360, 0, 360):
+            moved = shapely.transform(shape, lambda xy, turn=turn: xy + np.array([turn, 0]))
+            wanted[brute_force([moved], [1], geobox, geobox.crs) == 1] = value
+    assert (found == wanted).all()
+    assert set(np.unique(found)) == {0, 1, 2, 3}
+    same = burn(Polygons(np.array(shapes), CRS("EPSG:4258")), values, geobox, fill=0, dtype="uint8")
+    assert (same != wanted).sum() <= 3
+    window = Window(3, 40, 20, 30)
+    part = burn(Polygons(np.array(shapes), geobox.crs), values, crop(geobox, window), fill=0, dtype="uint8")
+    assert (found[window.slices] == part).all()
+
+
 def test_all_touched_takes_more(vector):
     path = vector(geometry=[box(5.6, 5.6, 7.4, 7.4)], kind=["a"])
     assert open_labels(path, column="kind")[0].read(GRID).valid.sum() == 1
