@@ -42,6 +42,7 @@ def seen_by_wavelength(
     if same.keys() == trained.keys() and all(
         is_same_band(um, trained[name].wavelength_um) for name, um in same.items()
     ):
+        logger.info("the scene has the very bands that %s was trained on; nothing is changed for it", card.name)
         return network, card
     own = OWN_TRUNKS.get(card.spec.encoder)
     if own is None or not own.by_wavelength:
