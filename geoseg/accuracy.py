@@ -203,24 +203,25 @@ class Accuracy:
             "kappa": _plain(self.kappa),
             "judged_px": int(counts.matrix.sum()),
             "unmapped_px": int(counts.unmapped.sum()),
-            "classes": [self._row(index) for index in range(len(legend))],
+            "classes": self._rows(),
             "confusion": {"rows": "reference", "columns": "map", "ids": legend.ids.tolist(),
                           "matrix": counts.matrix.tolist()},
         }  # fmt: skip
 
-    def _row(self, index: int) -> dict[str, Any]:
-        item = self.confusion.legend.classes[index]
-        return {
-            "id": item.id,
-            "name": item.name,
-            "iou": _plain(self.iou[index]),
-            "f1": _plain(self.f1[index]),
-            "users_accuracy": _plain(self.users[index]),
-            "producers_accuracy": _plain(self.producers[index]),
-            "reference_px": int(self.reference_px[index]),
-            "map_px": int(self.map_px[index]),
-            "unmapped_px": int(self.confusion.unmapped[index]),
-        }
+    def _rows(self) -> list[dict[str, Any]]:
+        """Plain values of each class."""
+        shares = {"iou": self.iou, "f1": self.f1, "users_accuracy": self.users, "producers_accuracy": self.producers}
+        counts = {
+            "reference_px": self.reference_px, "map_px": self.map_px, "unmapped_px": self.confusion.unmapped,
+        }  # fmt: skip
+        return [
+            {
+                "id": item.id, "name": item.name,
+                **{key: _plain(values[index]) for key, values in shares.items()},
+                **{key: int(values[index]) for key, values in counts.items()},
+            }
+            for index, item in enumerate(self.confusion.legend.classes)
+        ]  # fmt: skip
 
     def table(self) -> str:
         """Plain text: one line a class, the overall scores, and the confusion matrix."""
@@ -228,7 +229,7 @@ class Accuracy:
         rows = [
             [f"{row['id']} {row['name']}", *(_shown(row[key]) for key in _SHARE_KEYS), _grouped(row["reference_px"]),
              _grouped(row["map_px"])]
-            for row in map(self._row, range(len(self.confusion.legend)))
+            for row in self._rows()
         ]  # fmt: skip
         ids = [str(item) for item in self.confusion.legend.ids]
         matrix = [

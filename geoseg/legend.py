@@ -212,6 +212,14 @@ class Legend:
         out: NDArray[Any] = self._lut[ids]
         return out.astype(np.uint8) if self.no_index == 255 else out
 
+    def of_map(self) -> Legend:
+        """The same classes without the codes of label files: in a map each id stands for itself.
+
+        >>> Legend.from_dict({7: {"name": "forest", "codes": [41, 42]}}).of_map().translate(np.array([7]))
+        array([7], dtype=uint8)
+        """
+        return replace(self, classes=tuple(replace(item, codes=()) for item in self.classes))
+
     def merged_ignore(self, ignore: int) -> Legend:
         """The same classes with another ignore value."""
         return replace(self, ignore=ignore)
@@ -254,8 +262,15 @@ class Legend:
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> Legend:
-        """A legend of class names found in a vector's column: ids 1, 2, ... in alphabetical order."""
-        return cls.from_dict({k + 1: name for k, name in enumerate(sorted(set(names)))})
+        """A legend of class names found in a vector's column: ids 1, 2, ... in alphabetical order.
+
+        Names that differ in letter case alone are one class.
+
+        >>> Legend.from_names(["Forest", "water", "forest"]).names
+        ('Forest', 'water')
+        """
+        spelt = {name.lower(): name for name in sorted(set(names), reverse=True)}
+        return cls.from_dict({k + 1: name for k, name in enumerate(sorted(spelt.values()))})
 
     @classmethod
     def from_color_table(
@@ -369,7 +384,7 @@ def _check_unique(classes: tuple[LegendClass, ...], ignore: int) -> None:
     codes = [code for item in classes for code in (item.codes or (item.id,))]
     named: dict[str, list[Any]] = {
         "id": [item.id for item in classes],
-        "name": [item.name for item in classes],
+        "name": [item.name.lower() for item in classes],
         "code": codes,
     }
     for what, values in named.items():

@@ -199,8 +199,7 @@ def assess(
         GeosegError: Something about the input or the output has to be mended; nothing is left behind.
     """
     out = None if out is None else check_output(out, overwrite=overwrite, inputs=[class_map])
-    source = open_class_map(class_map)
-    legend = io.open_labels(str(class_map))[1]
+    source, legend = io.open_labels(open_class_map(class_map))
     labels, _ = io.open_labels(reference, legend=legend, column=column)
     counts = accuracy.Confusion.zeros(legend)
     for block in blocks_of(source.geobox):

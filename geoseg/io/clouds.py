@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NO_NODATA = 1e30
+ANY_CODE = range(-(1 << 31), 1 << 32)
 """A nodata value that no code has."""
 
 
@@ -145,7 +146,9 @@ def masked(source: Source, mask: Source, spec: MaskSpec) -> Masked:
     rule = rule_of(spec, mask)
     # What the user says of the mask's own nodata holds; of an image band it was said for the image.
     told = isinstance(spec.place, Mapping) and spec.place.get("nodata") is not None
-    return Masked(source, by_nearest(mask, codes=range(0) if told else MASKS[rule.kind].meant), rule)
+    # Of values whose meaning the user says, what a file calls nodata for all of its bands says nothing.
+    meant = ANY_CODE if rule.kind == "values" and spec.band is not None else MASKS[rule.kind].meant
+    return Masked(source, by_nearest(mask, codes=range(0) if told else meant), rule)
 
 
 def pick_bands(source: Source, positions: Sequence[int], names: Sequence[str]) -> Source:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError, InputError, LegendError
+from geoseg.io.clouds import by_nearest
 from geoseg.io.handles import dataset, gdal
 from geoseg.io.protocol import Source
 from geoseg.legend import Legend, LegendClass, default_color
@@ -39,6 +40,7 @@ class ColorCodes:
             compressed with loss. Of two colours the nearer one is taken.
         other: Code of all other colours; None makes them no class.
         refuse: Whether other colours are refused instead.
+        empty: The colour that the file calls nodata, which is no class; None where it calls none so.
         name: What the picture is called in errors.
 
     Raises:
@@ -51,6 +53,7 @@ class ColorCodes:
     tolerance: int = 0
     other: int | None = None
     refuse: bool = True
+    empty: int | None = None
     name: str = "the labels"
 
     def __post_init__(self) -> None:
@@ -82,16 +85,19 @@ class ColorCodes:
             GridError: One of the grids has no CRS and they are not one grid.
         """
         found = self.picture.read(geobox)
-        packed = self._packed(found)[found.valid]
+        colors, valid = self._packed(found), found.valid.copy()
+        if self.empty is not None:
+            valid &= colors != self.empty
+        packed = colors[valid]
         place = self._places(packed)
         if self.refuse and (place == len(self.colors)).any():
             raise LegendError(self._unknown(packed[place == len(self.colors)]))
         # The last entry, which is that of the colours unknown, is met only where they are not refused.
         kept = [*self.codes, self.other]
         table = np.array([code or 0 for code in kept], self.dtype)
-        codes, valid = np.zeros(found.valid.shape, self.dtype), found.valid.copy()
-        codes[found.valid] = table[place]
-        valid[found.valid] = np.array([code is not None for code in kept])[place]
+        codes, seen = np.zeros(valid.shape, self.dtype), valid.copy()
+        codes[seen] = table[place]
+        valid[seen] = np.array([code is not None for code in kept])[place]
         return Raster(codes[None], valid, geobox, self.bands)
 
     def _packed(self, found: Raster) -> NDArray[np.int64]:
@@ -183,10 +189,27 @@ def read_by_colors(
     ordered = sorted(codes)
     other = _code(table[OTHER], known) if table.get(OTHER) is not None else None
     name = getattr(_innermost(picture), "path", None) or "the label picture"
+    empty = _nodata_color(picture)
+    if len(picture.bands) == len(_CHANNELS):
+        picture = by_nearest(picture, codes=range(256))  # a colour is nodata, not a channel of it
     found = ColorCodes(
-        picture, tuple(ordered), tuple(codes[color] for color in ordered), tolerance, other, OTHER not in table, name
-    )
+        picture, tuple(ordered), tuple(codes[color] for color in ordered), tolerance, other, OTHER not in table,
+        None if empty in codes else empty, name,
+    )  # fmt: skip
     return found, known
+
+
+_CHANNELS = ("red", "green", "blue")
+
+
+def _nodata_color(picture: Source) -> int | None:
+    """0xRRGGBB of a picture's nodata; None where it has none, or one channel."""
+    facts = getattr(_innermost(picture), "facts", None)
+    values = [band.nodata for band in facts.bands] if facts is not None else []
+    if len(values) != len(_CHANNELS) or not all(value in range(256) for value in values):
+        return None
+    red, green, blue = map(int, values)
+    return (red << 16) + (green << 8) + blue
 
 
 def _legend(table: Mapping[Any, Any]) -> Legend:

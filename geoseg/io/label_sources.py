@@ -190,8 +190,16 @@ def known(values: NDArray[Any], ignored: tuple[int | str, ...]) -> NDArray[np.bo
         return np.asarray(np.isfinite(values) & ~np.isin(values, [code for code in ignored if isinstance(code, int)]))
     if not is_text(values):
         return ~np.isin(values, [code for code in ignored if isinstance(code, int)])
-    texts = ["" if value is None or value != value else str(value).strip() for value in values]  # noqa: PLR0124 - NaN
-    return np.array([bool(text) and text not in ignored for text in texts], np.bool_)
+    texts = ["" if _is_null(value) else str(value).strip().lower() for value in values]
+    left_out = {str(name).strip().lower() for name in ignored if isinstance(name, str)}
+    return np.array([bool(text) and text not in left_out for text in texts], np.bool_)
+
+
+def _is_null(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)  # noqa: PLR0124 - NaN
+    except TypeError:  # pandas.NA, which is neither like nor unlike itself
+        return True
 
 
 def names_in(values: NDArray[Any]) -> list[str]:

@@ -14,14 +14,25 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError, InputError, LegendError
+from geoseg.io.clouds import by_nearest
 from geoseg.io.label_colors import read_by_colors
 from geoseg.io.label_layers import are_layers, as_mapping, open_layers
 from geoseg.io.label_sources import LabelRaster, LabelSource, LabelVector, class_ids, is_text, known, names_in
-from geoseg.io.legends import legend_of_codes, raster_legend, read_legend, unlabelled_codes, whole_numbers
+from geoseg.io.legends import (
+    legend_of_codes,
+    map_legend,
+    raster_legend,
+    read_legend,
+    said_names,
+    unlabelled_codes,
+    whole_numbers,
+    without,
+)
 from geoseg.io.polygons import PolygonFile, is_vector
 from geoseg.io.protocol import Source
 from geoseg.io.soft_labels import open_soft_labels
 from geoseg.io.sources import SourceSpec, open_source
+from geoseg.io.stamps import paths_in
 from geoseg.legend import Legend, LegendClass, default_color
 
 __all__ = ["LabelRaster", "LabelSource", "LabelSpec", "LabelVector", "check_overlap", "open_labels", "read_legend"]
@@ -123,14 +134,53 @@ def _open_raster(options: dict[str, Any], legend: Legend | None) -> tuple[LabelS
     own = None if options.get("legend") is None else read_legend(options["legend"])
     source, own = _codes(options, own, legend)
     ignored = tuple(_integers(options.get("ignore")))
-    if own is None and legend is None:
-        own = raster_legend(source, ignore=ignored)
+    written = None if options.get("colors") is not None else map_legend(source)
+    if own is None and options.get("colors") is None:
+        own = raster_legend(source, ignore=ignored) if legend is None else _said(source, legend, ignored)
+    elif own == written and own is not None:
+        own = own.of_map()
+    if own is not None:
+        ignored = (*ignored, own.ignore)
     wanted, coding = _matched(own, legend)
+    if legend is None and written is not None:
+        wanted = without(written, ignored)  # for other labels, whose codes it knows
     wanted, background = _background(options.get("background"), wanted, found=own is not None and legend is None)
     known = {code for item in coding.classes for code in item.codes or (item.id,)}
     ignored = (*ignored, *sorted(unlabelled_codes(source) - known))
     labels = LabelRaster(source, wanted, coding, ignored, background)
     return labels, wanted
+
+
+def _said(source: Source, legend: Legend, ignored: tuple[int, ...]) -> Legend | None:
+    """What a raster itself calls its codes, where that is to be matched to the legend by name; else None.
+
+    A map that geoseg wrote holds ids of its own legend. What other files say counts where the legend gives no codes of
+    label files, for then nothing else says what theirs mean.
+
+    Raises:
+        LegendError: The raster gives a code of the legend another of the legend's names, and has more classes.
+    """
+    names, ours = said_names(source), map_legend(source) is not None
+    known = {item.name.lower(): item for item in legend.classes}
+    told = {code: name for code, name in names.items() if code not in ignored}
+    shared = {code: known[name.lower()] for code, name in told.items() if name.lower() in known}
+    moved = {code: item for code, item in shared.items() if code not in (item.codes or (item.id,))}
+    if not moved or (any(item.codes for item in legend.classes) and not ours):
+        return None
+    if len(shared) == len(told) and len({item.id for item in shared.values()}) == len(shared):
+        return Legend(tuple(replace(item, codes=(code,)) for code, item in shared.items()), _free(legend.ignore, told))
+    code, item = next(iter(moved.items()))
+    raise LegendError(
+        f"{', '.join(paths_in(source)) or 'the label raster'} calls its value {code} {told[code]}, which is "
+        f"{item.id} in the legend, and its classes are not all in the legend ({', '.join(told.values())} against "
+        f"{', '.join(legend.names)}); say what its values mean with {{path: ..., legend: {{...}}}}"
+    )
+
+
+def _free(ignore: int, codes: Iterable[int]) -> int:
+    """The ignore value, where it is no code; else another."""
+    taken = set(codes)
+    return next(value for value in (ignore, 255, 65535, *range(65534, 0, -1)) if value not in taken)
 
 
 def _codes(options: dict[str, Any], own: Legend | None, legend: Legend | None) -> tuple[Source, Legend | None]:
@@ -147,10 +197,10 @@ def _codes(options: dict[str, Any], own: Legend | None, legend: Legend | None) -
 
 
 def _nearest(options: dict[str, Any]) -> Source:
-    """The raster, read by nearest neighbour; one that is already open stays as it is."""
+    """The raster, read by nearest neighbour, also where it is already open."""
     spec = {key: value for key, value in options.items() if key not in OF_LABELS}
     inner = spec.get("path")
-    return inner if isinstance(inner, Source) else open_source({"resampling": "nearest", **spec})
+    return by_nearest(inner) if isinstance(inner, Source) else open_source({"resampling": "nearest", **spec})
 
 
 def _one_band(source: Source) -> Source:
@@ -255,7 +305,8 @@ def _matched(own: Legend | None, legend: Legend | None) -> tuple[Legend, Legend]
     if own is None or legend is None or own == legend:
         return wanted, wanted
     items = [replace(legend.by_name(item.name), codes=item.codes or (item.id,)) for item in own.classes]
-    return legend, Legend(tuple(items), legend.ignore)
+    taken = {*(code for item in items for code in item.codes), *(item.id for item in items)}
+    return legend, Legend(tuple(items), _free(own.ignore, taken))
 
 
 def _background(given: str | int | None, legend: Legend, *, found: bool) -> tuple[Legend, int | None]:

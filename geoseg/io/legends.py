@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -62,7 +62,8 @@ def read_legend(spec: LegendSpec) -> Legend:
         return _from_yaml(Path(spec))
     if suffix == ".qml":
         return Legend.from_qml(_text(Path(spec)))
-    return raster_legend(open_source({"path": str(spec), "resampling": "nearest"}))
+    source = open_source({"path": str(spec), "resampling": "nearest"})
+    return map_legend(source) or raster_legend(source)
 
 
 def raster_legend(source: Source, *, ignore: Iterable[int] = (), values: Iterable[int] | None = None) -> Legend:
@@ -81,8 +82,8 @@ def raster_legend(source: Source, *, ignore: Iterable[int] = (), values: Iterabl
     given = getattr(source, "nodata", None)
     nodata = nodata if given is None else given
     empty = None if nodata is None or not np.isfinite(nodata) or nodata != int(nodata) else int(nodata)
-    if written is not None and not left_out:
-        return written
+    if written is not None:
+        return without(written.of_map(), left_out)
     named = {code: name for code, name in notes.names.items() if code != empty and code not in left_out}
     named = {code: name for code, name in named.items() if not UNLABELLED.fullmatch(name)}
     if notes.counts and any(notes.counts.values()):
@@ -94,6 +95,31 @@ def raster_legend(source: Source, *, ignore: Iterable[int] = (), values: Iterabl
     if not codes:
         raise LegendError(f"{path or 'the label raster'} has no labelled pixel; needed is at least one class")
     return _legend(codes, named, notes.colors, empty)
+
+
+def map_legend(source: Source) -> Legend | None:
+    """The legend that geoseg wrote into a map, with the codes of the label files that it was learnt from."""
+    return _source_says(source)[1]
+
+
+def without(legend: Legend, left_out: Collection[int]) -> Legend:
+    """The legend without some of its classes, by their ids.
+
+    Raises:
+        LegendError: None is left.
+    """
+    kept = tuple(item for item in legend.classes if item.id not in left_out)
+    if not kept:
+        raise LegendError(f"of the classes {', '.join(legend.names)} none is left; ignore fewer codes")
+    return Legend(kept, legend.ignore)
+
+
+def said_names(source: Source) -> dict[int, str]:
+    """Names that a raster gives its values, where it does."""
+    notes, written, _ = _source_says(source)
+    if written is not None:
+        return {item.id: item.name for item in written.classes}
+    return {code: name for code, name in notes.names.items() if not UNLABELLED.fullmatch(name)}
 
 
 def unlabelled_codes(source: Source) -> frozenset[int]:
@@ -151,8 +177,10 @@ def _legend(
     codes: list[int], names: Mapping[int, str], colors: Mapping[int, tuple[int, ...]], empty: int | None
 ) -> Legend:
     together: dict[str, list[int]] = {}
+    spelt: dict[str, str] = {}
     for code in codes:
-        together.setdefault(names.get(code) or f"class {code}", []).append(code)
+        name = names.get(code) or f"class {code}"
+        together.setdefault(spelt.setdefault(name.lower(), name), []).append(code)
     fits = all(0 <= code <= 65534 for code in codes)
     items = []
     for position, (name, members) in enumerate(together.items()):

@@ -126,7 +126,7 @@ MASKS: dict[str, MaskKind] = {
         range(255),
     ),
     # In percent, as MSK_CLDPRB of Sentinel-2 Level-2A and as s2cloudless gives it.
-    "probability": MaskKind(_above, {}),
+    "probability": MaskKind(_above, {}, meant=range(101)),
     "values": MaskKind(_in_classes, {}),
 }  # fmt: skip
 """Kinds of masks by name."""

@@ -6,6 +6,7 @@ class name and colour. QGIS, ArcGIS and every GDAL program show them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
@@ -130,4 +131,4 @@ def _integer(text: str) -> int | None:
         value = float(text)
     except ValueError:
         return None
-    return int(value) if value == int(value) else None
+    return int(value) if math.isfinite(value) and value == int(value) else None

@@ -1,0 +1,181 @@
+"""What stands in a label file means what the file says of itself: ids of our maps, names, nodata, open sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+
+import geoseg
+from geoseg.errors import InputError, LegendError
+from geoseg.io.geotiff import write_raster
+from geoseg.io.labels import open_labels
+from geoseg.io.legends import read_legend
+from geoseg.io.pam import _integer
+from geoseg.io.sources import open_source
+from geoseg.legend import Legend
+from geoseg.raster import Raster
+
+PLACE = Affine(10, 0, 500_000, 0, -10, 4_200_000)
+ROW = GeoBox((1, 4), PLACE, "EPSG:32612")
+CODED = Legend.from_dict({1: {"name": "water", "codes": [2]}, 2: {"name": "forest", "codes": [1, 41]}})
+
+
+@pytest.fixture
+def write_map(tmp_path):
+    """Writes one row of class ids with a legend, as a map has it."""
+
+    def write(name, ids, legend):
+        pixels = np.array([[ids]], legend.dtype)
+        raster = Raster(pixels, pixels[0] != legend.ignore, ROW, ("class",))
+        return str(write_raster(raster, tmp_path / name, legend=legend))
+
+    return write
+
+
+def read(spec, **options):
+    labels, legend = open_labels(spec, **options)
+    found = labels.read(ROW)
+    return np.where(found.valid, found.pixels[0].astype(int), -1)[0].tolist(), legend
+
+
+def test_a_map_holds_ids_whatever_codes_its_legend_has(write_map):
+    path = write_map("map.tif", [1, 2, 2, 255], CODED)
+    assert read(path) == ([1, 2, 2, -1], CODED)
+    assert read(path, legend=CODED)[0] == [1, 2, 2, -1]
+    assert read({"path": path, "legend": path})[0] == [1, 2, 2, -1]
+    assert geoseg.assess(path, reference=path).accuracy.overall == 1
+    assert {"1 water", "2 forest"} <= {line.strip()[:8].strip() for line in str(geoseg.info(path)).splitlines()}
+
+
+def test_the_legend_of_a_map_knows_the_codes_of_other_files(write_map, write_tif):
+    path = write_map("map.tif", [1, 2, 2, 2], CODED)
+    codes = write_tif("codes.tif", np.array([[2, 41, 1, 41]], "uint8"))
+    assert geoseg.assess(path, reference=codes).accuracy.overall == 1
+    assert read_legend(path) == CODED
+
+
+@pytest.mark.parametrize("layered", [False, True])
+def test_maps_of_other_ids_are_matched_by_name(write_map, layered):
+    mine = write_map("mine.tif", [1, 2, 2, 1], Legend.from_dict({1: "water", 2: "Forest"}))
+    theirs = write_map("theirs.tif", [2, 1, 1, 2], Legend.from_dict({1: "forest", 2: "water"}))
+    assert geoseg.assess(mine, reference={"layers": [theirs]} if layered else theirs).accuracy.overall == 1
+
+
+def test_names_that_contradict_the_legend_are_refused_where_not_all_are_known(write_map):
+    mine = write_map("mine.tif", [1, 2, 2, 1], Legend.from_dict({1: "water", 2: "forest"}))
+    theirs = write_map("theirs.tif", [2, 1, 1, 3], Legend.from_dict({1: "forest", 2: "water", 3: "urban"}))
+    with pytest.raises(LegendError, match=r"theirs.tif calls its value 1 forest, which is 2 in the legend.*say what"):
+        geoseg.assess(mine, reference=theirs)
+    own = {"path": theirs, "legend": {1: "forest", 2: "water"}, "ignore": [3]}
+    assert geoseg.assess(mine, reference=own).accuracy.overall == 1
+
+
+def test_codes_that_the_user_gives_win_over_names_in_a_file_of_others(write_tif):
+    path = write_tif("others.tif", np.array([[1, 2, 2, 1]], "uint8"))
+    names = "<CategoryNames><Category/><Category>forest</Category><Category>water</Category></CategoryNames>"
+    Path(f"{path}.aux.xml").write_text(f'<PAMDataset><PAMRasterBand band="1">{names}</PAMRasterBand></PAMDataset>')
+    assert read(path)[1].names == ("forest", "water")
+    legend = Legend.from_dict({1: {"name": "forest", "codes": [2]}, 2: {"name": "water", "codes": [1]}})
+    assert read(path, legend=legend)[0] == [2, 1, 1, 2]
+    assert read(path, legend=Legend.from_dict({1: "water", 2: "forest"}))[0] == [2, 1, 1, 2]
+
+
+def test_a_map_keeps_its_names_where_classes_are_ignored(write_map):
+    path = write_map("map.tif", [1, 2, 2, 1], Legend.from_dict({1: "water", 2: "forest"}))
+    ids, legend = read({"path": path, "ignore": [2]})
+    assert (ids, legend.names) == ([1, -1, -1, 1], ("water",))
+    with pytest.raises(LegendError, match="none is left"):
+        open_labels({"path": path, "ignore": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    ("pixels", "own", "wanted"),
+    [
+        ([1, 2, 0, 1], {"classes": {1: "background", 2: "building"}, "ignore": 0}, [1, 2, -1, 1]),
+        ([0, 255, 255, 0], {0: "background", 255: "building"}, [1, 2, 2, 1]),
+        ([0, 255, 7, 0], {"classes": {0: "background", 255: "building"}, "ignore": 7}, [1, 2, -1, 1]),
+    ],
+)
+def test_a_file_has_its_own_ignore_value(write_tif, pixels, own, wanted):
+    path = write_tif("labels.tif", np.array([pixels], "uint8"))
+    legend = Legend.from_dict({1: "background", 2: "building"})
+    assert read({"path": path, "legend": own}, legend=legend)[0] == wanted
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"), [("float32", [1, 2, 2, 1]), ("int32", [1, 100_000, 2, 1]), ("int16", [-1, 2, 2, 7])]
+)
+def test_maps_of_any_whole_numbers_are_assessed(write_tif, dtype, values):
+    path = write_tif("map.tif", np.array([values], dtype))
+    assert geoseg.assess(path, reference=path).accuracy.overall == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.05, 0.95), st.floats(0.3, 3))
+def test_labels_that_are_open_already_are_read_by_nearest_neighbour(off, step):
+    path = f"/vsimem/open_{off}_{step}.tif"
+    profile = {"driver": "GTiff", "width": 4, "height": 2, "count": 1, "dtype": "uint8", "crs": "EPSG:32612"}
+    with rasterio.open(path, "w", transform=PLACE, **profile) as file:
+        file.write(np.array([[[1, 1, 3, 3]] * 2], "uint8"))
+    grid = GeoBox((2, 6), PLACE @ Affine.translation(off, 0.1) @ Affine.scale(step), "EPSG:32612")
+    legend = Legend.from_dict({1: "a", 2: "b", 3: "c"})
+    opened, named = (open_labels(spec, legend=legend)[0].read(grid) for spec in (open_source(path), path))
+    np.testing.assert_array_equal(opened.pixels, named.pixels)
+    np.testing.assert_array_equal(opened.valid, named.valid)
+    assert not (opened.pixels == 2).any()
+
+
+def test_colours_are_nodata_and_not_their_channels(write_tif):
+    colors = np.array([[255, 0, 0], [0, 255, 0], [255, 255, 255], [0, 0, 0]], "uint8").T[:, None]
+    path = write_tif("colors.tif", colors, photometric="RGB", nodata=0)
+    table = {"#ff0000": "red", "#00ff00": "green", "#ffffff": "white"}
+    assert read({"path": path, "colors": table})[0] == [1, 2, 3, -1]
+    assert read({"path": path, "colors": {**table, "#000000": "black"}})[0] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("mask", "codes", "valid"),
+    [
+        ({"band": "CLDPRB"}, [0, 30, 60, 90], [True, True, False, False]),
+        ({"band": "CLDPRB", "kind": "values", "drop": [1]}, [0, 1, 2, 0], [True, False, True, True]),
+    ],
+)
+def test_a_mask_means_its_values_where_all_bands_have_one_nodata(write_tif, mask, codes, valid):
+    path = write_tif("image.tif", np.array([[[1, 2, 3, 4]], [codes]], "uint16"), names=("red", "CLDPRB"), nodata=0)
+    source = open_source({"path": path, "mask": mask})
+    assert source.read(source.geobox).valid[0].tolist() == valid
+
+
+def test_nulls_of_any_kind_and_names_in_other_letters(tmp_path):
+    places = gpd.points_from_xy([500_005, 500_015, 500_025, 500_035], [4_199_995] * 4).buffer(4, cap_style="square")
+    names = pd.array(["Forest", None, "forest", "water"], dtype="string")
+    gpd.GeoDataFrame({"c": names}, geometry=places, crs="EPSG:32612").to_parquet(tmp_path / "l.parquet")
+    ids, legend = read(str(tmp_path / "l.parquet"))
+    assert (ids, legend.names) == ([1, -1, 1, 2], ("Forest", "water"))
+    assert read({"path": str(tmp_path / "l.parquet"), "ignore": ["FOREST"]})[0] == [-1, -1, -1, 1]
+    with pytest.raises(LegendError, match="name water belongs to two classes"):
+        Legend.from_dict({1: "Water", 2: "water"})
+
+
+@pytest.mark.parametrize(("text", "value"), [("nan", None), ("inf", None), ("3.0", 3), ("3.5", None), ("x", None)])
+def test_values_of_a_table_that_are_no_codes_are_passed_over(text, value):
+    assert _integer(text) == value
+
+
+def test_a_nodata_that_valid_pixels_have_is_refused(tmp_path):
+    raster = Raster(np.array([[[0, 1, 2, 3]]], "uint8"), np.array([[True, True, True, False]]), ROW, ("a",))
+    with pytest.raises(InputError, match="cannot have nodata 0: valid pixels have that value"):
+        write_raster(raster, tmp_path / "a.tif", nodata=0)
+    with pytest.raises(InputError, match="needs a nodata value that uint8 can hold, got 0.5"):
+        write_raster(raster, tmp_path / "a.tif", nodata=0.5)
+    source = open_source(str(write_raster(raster, tmp_path / "a.tif", nodata=255.0)))
+    assert source.read(ROW).valid[0].tolist() == [True, True, True, False]
