@@ -12,25 +12,30 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from geoseg import infer, io, vector
-from geoseg.errors import BandError, GridError, InputError, MissingInputError
-from geoseg.io.outputs import check_output
+from geoseg.errors import BandError, GeosegError, GridError, InputError, MissingInputError
+from geoseg.io.legends import map_legend
+from geoseg.io.outputs import check_output, is_among
+from geoseg.io.stamps import files_in
 from geoseg.legend import Legend
 from geoseg.progress import progress_bar
 
 if TYPE_CHECKING:
     from geoseg.io import Source
+    from geoseg.vector.kinds import ValuesAre
 
 logger = logging.getLogger(__name__)
 
 LARGE_PX = 8192**2
 """Pixels of a map from which memory that is freed is given back at once: a quarter less is held at 32,768² pixels."""
 
+CONFIDENCE = "confidence"
+
 MOST_NAMED = 4096
 """A map of more values holds no classes, but numbers."""
 
 
 def vectorize(
-    class_map: Path,
+    class_map: str | Path,
     *,
     out: Path,
     band: str | int | None = None,
@@ -43,11 +48,11 @@ def vectorize(
     tolerance_m: float | str = 0.0,
     simplify: Literal["visvalingam", "douglas-peucker"] = "visvalingam",
     smooth: bool = False,
-    probabilities: Path | None = None,
+    probabilities: str | Path | None = None,
     right_angles: list[str] | str | None = None,
-    confidence: Path | None = None,
+    confidence: str | Path | None = None,
     means: list[str] | str | None = None,
-    legend: Path | None = None,
+    legend: str | Path | None = None,
     per_class: bool = False,
     engine: Literal["threads", "dask"] = "threads",
     scheduler: str | None = None,
@@ -76,7 +81,8 @@ def vectorize(
         probabilities: A raster of each class's probability: it places smooth borders inside pixels.
         right_angles: Classes whose outlines get right angles, such as building.
         confidence: A raster of confidence, read onto the map's grid; the map's own `.confidence.tif` by default.
-        means: Rasters whose mean is wanted for each polygon, read onto the map's grid; name=path names the column.
+        means: Rasters whose mean is wanted for each polygon, read onto the map's grid; name=path names the column,
+            which is mean_ and the file's name otherwise.
         legend: A file with the classes; those written in the map by default, else the values found.
         per_class: Whether to write a file for each class, such as map_forest.shp.
         engine: Who traces the map: threads of this machine, or dask.
@@ -90,8 +96,9 @@ def vectorize(
     Raises:
         GeosegError: Something about the input or the output has to be mended; nothing is left behind.
     """
-    class_map = Path(class_map)
-    inputs = [path for path in (class_map, confidence, probabilities, legend) if path is not None]
+    averaged = _named_paths(_listed(means))
+    run = _run(engine, scheduler, workers)
+    inputs = _local([class_map, confidence, probabilities, legend, *averaged.values()])
     out = check_output(out, overwrite=overwrite or per_class, inputs=inputs)
     vector.check_format(out)
     source = open_class_map(class_map, band=band)
@@ -102,10 +109,10 @@ def vectorize(
         similarity=_similarity(similarity, lambda: _legend(source, given=legend, ignore=ignore)),
     )  # fmt: skip
     likely, values = _probabilities(probabilities, lambda: _legend(source, given=legend, ignore=ignore))
-    reader = vector.GridReader(
-        source, _others(class_map, source, confidence=confidence, means=_listed(means)), likely, values, ignore
-    )
-    run = vector.in_threads if engine == "threads" else _on_dask(scheduler, workers)
+    others = _others(class_map, confidence=confidence, means=averaged)
+    _check_place(source, others if likely is None else {**others, "probabilities": likely})
+    _check_kept(out, [*inputs, *_local(files_in([source, likely, *others.values()]))], per_class=per_class)
+    reader = vector.GridReader(source, others, likely, values, ignore)
 
     def legend_of(found: list[int]) -> Legend | None:
         return _legend(source, given=legend, ignore=ignore, values=found)
@@ -113,12 +120,15 @@ def vectorize(
     large = reader.shape[0] * reader.shape[1] > LARGE_PX
     with infer.memory_returned() if large else nullcontext():
         with progress_bar("trace") as progress:
-            layer = vector.polygon_layer(reader, legend_of=legend_of, options=options, run=run, progress=progress)
+            layer = vector.polygon_layer(
+                reader, legend_of=legend_of, values_are=_values_are(source, given=legend), options=options, run=run,
+                progress=progress,
+            )  # fmt: skip
         with progress_bar("write") as progress:
             return vector.write_layer(layer, out, overwrite=overwrite, per_class=per_class, progress=progress)
 
 
-def open_class_map(path: Path, *, band: str | int | None = None) -> Source:
+def open_class_map(path: str | Path, *, band: str | int | None = None) -> Source:
     """The source of one band of a map, whose values are never mixed.
 
     Raises:
@@ -137,7 +147,7 @@ def open_class_map(path: Path, *, band: str | int | None = None) -> Source:
     return source
 
 
-def _ignored(source: Source, kind: str, *, given: Path | None) -> frozenset[int]:
+def _ignored(source: Source, kind: str, *, given: str | Path | None) -> frozenset[int]:
     """Values of the map that it or the legend given calls no class, and that are no object."""
     if kind == "instances":
         return frozenset([0])
@@ -147,7 +157,7 @@ def _ignored(source: Source, kind: str, *, given: Path | None) -> frozenset[int]
 
 
 def _legend(
-    source: Source, *, given: Path | None, ignore: Iterable[int], values: list[int] | None = None
+    source: Source, *, given: str | Path | None, ignore: Iterable[int], values: list[int] | None = None
 ) -> Legend | None:
     """The classes given, else those written in the map, else the values found in it; None for too many values."""
     if given is not None:
@@ -159,24 +169,89 @@ def _legend(
     return io.raster_legend(source, ignore=ignore, values=values)
 
 
-def _others(class_map: Path, source: Source, *, confidence: Path | None, means: Sequence[str]) -> dict[str, Source]:
+def _values_are(source: Source, *, given: str | Path | None) -> ValuesAre | None:
+    """What the map's values are in its legend: ids where geoseg wrote it; where the file names them, what it names."""
+    if map_legend(source) is not None:
+        return "ids"
+    return "codes" if given is None else None
+
+
+def _named_paths(items: Sequence[str]) -> dict[str, str]:
+    """Paths of rasters by the names of their columns.
+
+    Raises:
+        InputError: A name is empty, or there twice, or that of the confidence.
+    """
+    found: dict[str, str] = {}
+    for name, path in map(_named_path, items):
+        if not name:
+            raise InputError("a raster of means has no name before its =; needed is name=path, or the path alone")
+        if name.lower() in (CONFIDENCE, *map(str.lower, found)):
+            raise InputError(f"means has no column '{name}' left for a raster; give it another name: name=path")
+        found[name] = path
+    return found
+
+
+def _named_path(item: str | Path) -> tuple[str, str]:
+    """Name and path of a raster of means.
+
+    All is path where `/`, `:` or `?` stand before the first =, and where a file, and none without the name, is so
+    called.
+
+    >>> _named_path("red=a/b.tif"), _named_path("/y=1/b.tif"), _named_path("https://host/dem.tif?token=a.b")
+    (('red', 'a/b.tif'), ('mean_b', '/y=1/b.tif'), ('mean_dem', 'https://host/dem.tif?token=a.b'))
+    """
+    text = str(item).strip()
+    name, equals, path = text.partition("=")
+    called = equals and not set(name) & set("/:?")
+    if called and not (_local([path]) and Path(text).exists() and not Path(path).exists()):
+        return name.strip(), path.strip()
+    return f"mean_{Path(text.partition('?')[0]).stem}", text
+
+
+def _local(paths: Iterable[str | Path | None]) -> list[str | Path]:
+    """Those that are no addresses: an address with a token is longer than the name of a file may be."""
+    return [path for path in paths if path is not None and "://" not in str(path)]
+
+
+def _others(
+    class_map: str | Path, *, confidence: str | Path | None, means: Mapping[str, str]
+) -> dict[str, Source]:  # fmt: skip
     """Rasters to sum over the polygons, by the names of their columns."""
-    sibling = class_map.with_suffix(".confidence.tif")
-    if confidence is None and sibling.exists() and sibling != class_map:
-        confidence = sibling
-    others = {} if confidence is None else {"confidence": open_class_map(confidence)}
-    for item in means:
-        name, equals, path = item.partition("=")
-        if not equals:
-            name, path = f"mean_{Path(item).name.split('.')[0]}", item
-        others[name.strip()] = io.open_source(path.strip())
+    siblings = [Path(path).with_suffix(".confidence.tif") for path in _local([class_map])]
+    if confidence is None:
+        confidence = next((path for path in siblings if path.exists() and path != Path(class_map)), None)
+    others = {} if confidence is None else {CONFIDENCE: _one_band(confidence)}
+    return others | {name: io.open_source(path) for name, path in means.items()}
+
+
+def _one_band(path: str | Path) -> Source:
+    """The source of the confidence, averaged where it is finer than the map."""
+    source = io.open_source(str(path))
+    if len(source.bands) != 1:
+        raise BandError(f"{path} has {len(source.bands)} bands; needed is a confidence of one band")
+    return source
+
+
+def _check_place(source: Source, others: Mapping[str, Source]) -> None:
+    """That the other rasters lie where the map does."""
     for name, other in others.items():
         if other.geobox != source.geobox and not io.grids_meet(other.geobox, source.geobox):
-            raise GridError(f"{name} and {class_map} do not overlap; give rasters of one place, or mend their CRS")
-    return others
+            raise GridError(f"{name} and the map do not overlap; give rasters of one place, or mend their CRS")
 
 
-def _probabilities(path: Path | None, legend_of: Any) -> tuple[Source | None, tuple[int, ...]]:
+def _check_kept(out: Path, inputs: Sequence[str | Path], *, per_class: bool) -> None:
+    """That no output takes the place of an input; of one file a class, no file that a class might be written to."""
+    outs = [out]
+    if per_class:
+        outs = [path for path in out.parent.iterdir() if path.name.startswith(f"{out.stem}_")]
+        outs = [path for path in outs if path.suffix.lower() == out.suffix.lower()]
+    for path in outs:
+        if is_among(path, inputs):
+            raise InputError(f"the output {path} is also an input; give the output another name")
+
+
+def _probabilities(path: str | Path | None, legend_of: Any) -> tuple[Source | None, tuple[int, ...]]:
     """The source of probabilities, and the value of the map that each of its bands stands for."""
     if path is None:
         return None, ()
@@ -206,6 +281,8 @@ def _similarity(given: Path | Mapping[str, Mapping[str, float]] | None, legend_o
 
     try:
         return {(number(a), number(b)): float(value) for a, row in table.items() for b, value in row.items()}
+    except GeosegError:
+        raise
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
             "similarity is not understood; needed is a mapping of classes, such as {forest: {shrub: 0.8}}"
@@ -230,6 +307,16 @@ def _listed(given: list[str] | str | None) -> list[str]:
     return given or []
 
 
-def _on_dask(scheduler: str | None, workers: int) -> vector.Run:
-    """Tracing by the workers of a Dask cluster."""
+def _run(engine: str, scheduler: str | None, workers: int) -> vector.Run:
+    """Who traces the map.
+
+    Raises:
+        InputError: There is no worker, or a scheduler that nobody asks.
+    """
+    if workers < 1:
+        raise InputError(f"workers must be 1 or more, got {workers}")
+    if engine == "threads":
+        if scheduler is not None:
+            raise InputError(f"the scheduler {scheduler} has nothing to do here; add --engine dask, or leave it out")
+        return vector.in_threads
     return partial(infer.map_windows, scheduler=scheduler, workers=workers)

@@ -17,6 +17,7 @@ from geoseg.data.survey import Survey, sample_windows
 from geoseg.errors import LegendError
 from geoseg.inspecting.files import has_palette
 from geoseg.inspecting.grids import ground_metric, pixel_areas_m2
+from geoseg.io.clouds import by_nearest
 from geoseg.io.grids import crop
 from geoseg.io.legends import raster_legend
 from geoseg.io.protocol import Source
@@ -51,13 +52,22 @@ SHARES = ("confidence", "entropy", "margin")
 """Bands in percent, of which few values may occur."""
 
 
+def as_codes(source: Source) -> Source:
+    """The source by nearest neighbour where it may be a class raster, whose values have no mean; others as they are."""
+    return by_nearest(source) if _may_hold_classes(source) else source
+
+
+def _may_hold_classes(source: Source) -> bool:
+    return len(source.bands) == 1 and counted_exactly(source.dtype)
+
+
 def class_legend(source: Source, seen: Survey) -> Legend | None:
     """The legend of a source that is a class raster; None for other scenes.
 
     It is one where its one band holds integers of up to 16 bits, none negative, and has a colour table, class names, or
     a handful of values that each occur often.
     """
-    if len(source.bands) != 1 or not counted_exactly(source.dtype) or not seen.valid:
+    if not _may_hold_classes(source) or not seen.valid:
         return None
     histogram = seen.stats.histogram
     values = histogram.bins[histogram.counts[0] > 0].tolist()
@@ -77,7 +87,12 @@ def class_legend(source: Source, seen: Survey) -> Legend | None:
 def class_counts(source: Source, legend: Legend, *, exact: bool = False) -> tuple[list[ClassCount], bool]:
     """Pixels and area of each value of a class raster, and whether they are estimates from a sample.
 
-    Areas are sums of the true areas of pixels on the ellipsoid, row by row; None without a place on the ground.
+    Areas are sums of the true areas of pixels on the ellipsoid; None without a place on the ground.
+
+    Args:
+        source: The raster, as `as_codes` has it.
+        legend: Its classes.
+        exact: Whether a large raster is counted pixel by pixel.
 
     Raises:
         ReadError: The raster cannot be read.
@@ -112,28 +127,25 @@ def class_counts(source: Source, legend: Legend, *, exact: bool = False) -> tupl
 def _count_window(
     source: Source, metric: Metric | None, window: Window
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Pixels and square metres of each value, `(65536,)`."""
+    """Pixels and square metres of each value, `(65536,)`; a negative one is no class."""
     raster = source.read(crop(source.geobox, window))
     values = raster.pixels[0]
-    found = count_values(raster.pixels, raster.valid)
+    classed = raster.valid & (values >= 0)
+    found = count_values(raster.pixels, classed)
     pixels, areas = np.zeros(65536, np.int64), np.zeros(65536)
-    if not found.counts.size or found.first < 0:
-        return pixels, areas
     pixels[found.bins] = found.counts[0]
     if metric is not None:
-        rows = window.row_off + np.arange(window.rows, dtype=np.float64) + 0.5
-        add_areas(values, raster.valid, pixel_areas_m2(metric, rows, window.col_off + window.cols / 2), areas)
+        add_areas(values, classed, pixel_areas_m2(metric, window), areas)
     return pixels, areas
 
 
 @jit
 def add_areas(
-    values: NDArray[Any], mask: NDArray[np.bool_], row_areas: NDArray[np.float64], areas: NDArray[np.float64]
+    values: NDArray[Any], mask: NDArray[np.bool_], pixel_areas: NDArray[np.float64], areas: NDArray[np.float64]
 ) -> None:  # pragma: no cover - compiled
     """Adds the area of each pixel where the mask is True to `areas (value,)`."""
     rows, cols = values.shape
     for row in range(rows):
-        area = row_areas[row]
         for col in range(cols):
             if mask[row, col]:
-                areas[values[row, col]] += area
+                areas[values[row, col]] += pixel_areas[row, col]

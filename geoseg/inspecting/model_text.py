@@ -63,7 +63,10 @@ def _trained(card: ModelCard) -> str:
     """Where and for how long it was trained."""
     training = card.training
     found = [_place(card.train_region, training.get("training_pixels"))]
-    if "epochs" in training:
+    options = card.spec.options
+    if card.spec.decoder == "random_forest":
+        found.append(f"{options.get('trees', 0):,} trees grown on up to {options.get('pixels', 0):,} of these pixels")
+    elif "epochs" in training:
         found.append(f"{training['epochs']} epochs")
     if "seconds" in training:
         found.append(f"{training['seconds'] / 60:,.1f} min")

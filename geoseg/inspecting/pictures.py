@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import OutputError
+from geoseg.io.clouds import by_nearest
 from geoseg.io.combine import pick
-from geoseg.io.gdal import GdalSource
 from geoseg.io.legends import raster_legend, values_of
 from geoseg.io.protocol import Source
 from geoseg.raster import Raster
@@ -37,8 +36,8 @@ def draw_scene(source: Source, out: Path, *, classes: bool = False) -> Path:
     import matplotlib.image
 
     if classes:
-        nearest = replace(source, resampling="nearest") if isinstance(source, GdalSource) else source
-        picture = _colored(nearest.read(_shrunk(source.geobox)), source)
+        codes = by_nearest(source)
+        picture = _colored(codes.read(_shrunk(codes.geobox)), codes)
     else:
         chosen = _picture_bands(source.bands)
         shown = pick(source, chosen, [source.bands[band] for band in chosen])
@@ -87,11 +86,12 @@ def _stretched(raster: Raster) -> NDArray[np.uint8]:
 
 def _colored(raster: Raster, source: Source) -> NDArray[np.uint8]:
     """Classes in their colours, `(row, col, 4)`; clear where there is none."""
-    values = np.unique(raster.pixels[0][raster.valid]).tolist() or values_of(source)
+    classed = raster.valid & (raster.pixels[0] >= 0)
+    values = np.unique(raster.pixels[0][classed]).tolist() or values_of(source)
     legend = raster_legend(source, values=values)
     colors = np.zeros((65536, 4), np.uint8)
     for item in legend.classes:
         colors[list(item.codes or (item.id,))] = (*item.rgb, 255)
     picture: NDArray[np.uint8] = colors[raster.pixels[0]]
-    picture[~raster.valid] = 0
+    picture[~classed] = 0
     return picture

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from geoseg.data.survey import Survey, survey
-from geoseg.inspecting.classes import ClassCount, class_counts, class_legend
+from geoseg.inspecting.classes import ClassCount, as_codes, class_counts, class_legend
 from geoseg.inspecting.files import BandFile, band_files, storage, storage_text
 from geoseg.inspecting.grids import crs_name, describe_grid, pixel_text, place_text
 from geoseg.inspecting.tables import Info, facts, finite, hectares, number, percent, table
@@ -33,10 +33,10 @@ def inspect_scene(source: Source, *, name: str, exact: bool = False) -> Info:
         ReadError: It cannot be read.
     """
     grid, files = describe_grid(source.geobox), storage(source)
-    taken = acquired(source)
-    seen = survey(source)
-    legend = class_legend(source, seen)
-    counts, sampled = ([], False) if legend is None else class_counts(source, legend, exact=exact)
+    taken, codes = acquired(source), as_codes(source)
+    seen = survey(codes)
+    legend = class_legend(codes, seen)
+    counts, sampled = ([], False) if legend is None else class_counts(codes, legend, exact=exact)
     bands = [] if legend else _bands(source, seen)
     files_of = zip(source.bands, band_files(source), strict=True)
     values: dict[str, Any] = {

@@ -61,7 +61,7 @@ def inspect_data(
         legend: The classes.
         name: What the data are called in the text: the config's path.
         stats: Statistics of the training pixels, where they are known.
-        buffer_m: Distance that the parts keep; without, leaks within a pixel are looked for.
+        buffer_m: Distance that the parts keep; without, leaks within 16 pixels of each scene are looked for.
         refused: Why the split was refused, if it was.
         unreadable: What could not be read and was left out.
         unlabelled: What a run learns from without labels, `scenes` among them or not.
@@ -96,6 +96,7 @@ def inspect_data(
         *([f"the split is refused: {refused}"] if refused else []),
         *(f"cannot be read, and is left out: {what}" for what in unreadable),
         *_shift_warnings(shifts),
+        *_flat_warnings(values),
         *_label_warnings(values, legend, total, tallies, scenes),
         *(f"leak: {leak}" for leak in leaks),
         *_buffer_warnings(values),
@@ -127,11 +128,8 @@ def tally(scene: SceneArrays, *, classes: int) -> Tally:
 def _window_tally(scene: SceneArrays, metric: Metric | None, classes: int, window: Window) -> Tally:
     valid = scene.valid[window.slices]
     pixels, areas = np.zeros((len(PLACES), classes), np.int64), np.zeros((len(PLACES), classes))
-    rows = window.row_off + np.arange(window.rows, dtype=np.float64) + 0.5
-    row_areas = np.zeros(window.rows)
-    if metric is not None:
-        row_areas = pixel_areas_m2(metric, rows, window.col_off + window.cols / 2)
-    _add(scene.labels[window.slices], scene.part[window.slices], row_areas, pixels, areas)
+    each = np.zeros((window.rows, window.cols)) if metric is None else pixel_areas_m2(metric, window)
+    _add(scene.labels[window.slices], scene.part[window.slices], each, pixels, areas)
     return Tally(pixels, areas, int(valid.sum()))
 
 
@@ -139,20 +137,19 @@ def _window_tally(scene: SceneArrays, metric: Metric | None, classes: int, windo
 def _add(
     labels: NDArray[Any],
     parts: NDArray[Any],
-    row_areas: NDArray[np.float64],
+    pixel_areas: NDArray[np.float64],
     pixels: NDArray[np.int64],
     areas: NDArray[np.float64],
 ) -> None:  # pragma: no cover - compiled
     """Adds pixels and their areas to `(part, class)`; labels beyond the classes mean none."""
     rows, cols = labels.shape
     for row in range(rows):
-        area = row_areas[row]
         for col in range(cols):
             label = np.int64(labels[row, col])
             if label < pixels.shape[1]:
                 part = np.int64(parts[row, col])
                 pixels[part, label] += 1
-                areas[part, label] += area
+                areas[part, label] += pixel_areas[row, col]
 
 
 def _label_range(scenes: Sequence[SceneArrays]) -> splits.LabelRange | None:
@@ -183,8 +180,10 @@ def _bare_scene(scene: SceneArrays) -> dict[str, Any]:
 
 def _bands(names: Sequence[str], stats: BandStats) -> list[dict[str, Any]]:
     quantiles = stats.quantiles(LEVELS)
+    spread = np.sqrt(stats.squares / np.maximum(stats.count, 1))  # stats.std is a divisor, and never 0
+    mean, std = (np.where(stats.count > 0, found, np.nan) for found in (stats.mean, spread))
     return [
-        {"name": name, "pixels": int(stats.count[k]), "mean": finite(stats.mean[k]), "std": finite(stats.std[k]),
+        {"name": name, "pixels": int(stats.count[k]), "mean": finite(mean[k]), "std": finite(std[k]),
          "min": finite(stats.low[k]), "max": finite(stats.high[k]),
          **{f"p{round(100 * level)}": finite(quantiles[j, k]) for j, level in enumerate(LEVELS)}}
         for k, name in enumerate(names)
@@ -279,6 +278,11 @@ def _shift_warnings(shifts: Sequence[tuple[str, Shift]]) -> list[str]:
             f"{min(shift.gain, 99):.1f} times more): check their CRS and origin"
         )
     return said
+
+
+def _flat_warnings(values: dict[str, Any]) -> list[str]:
+    flat = [band["name"] for band in values["bands"] if band["min"] is not None and band["min"] == band["max"]]
+    return [f"every training pixel has the same value in {some(flat)}"] if flat else []
 
 
 def _label_warnings(

@@ -12,7 +12,7 @@ h⁵/4320 of the fourth derivative (Abramowitz & Stegun 25.4.30), in pieces shor
 
 from __future__ import annotations
 
-from math import ceil, comb
+from math import ceil, comb, isinf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from geoseg.jit import jit
 from geoseg.vector.coverage import Arcs
+from geoseg.vector.lines.corridor import SUBPIXEL
 from geoseg.vector.metric import Metric
 
 Floats = NDArray[np.floating[Any]]
@@ -87,6 +88,7 @@ def arc_measures(arcs: Arcs, metric: Metric) -> tuple[Floats, Floats]:
         arcs: The boundaries, as traced, simplified or smoothed.
         metric: The ground under the grid.
     """
+    arcs = _to_poles(arcs, metric)
     areas, lengths = np.zeros(len(arcs.left)), np.zeros(len(arcs.left))
     (rows, cols), pieces = metric.shape, _pieces(metric)
     ground = _Ground((rows, cols), metric.flux, metric.steps, (cols / pieces, rows / pieces))
@@ -113,6 +115,16 @@ def region_measures(
     out = np.zeros(count + 1), np.zeros(count + 1)
     _add_sides((arcs.left, arcs.right), arc_measures(arcs, metric), groups, out)
     return out
+
+
+def _to_poles(arcs: Arcs, metric: Metric) -> Arcs:
+    """The arcs ending at the poles, where the grid reaches beyond them."""
+    if all(map(isinf, metric.poles)):
+        return arcs
+    coords = arcs.coords * np.int32(SUBPIXEL // arcs.scale)
+    first, last = (np.clip(pole, 0, metric.shape[0]) for pole in metric.poles)
+    np.clip(coords[:, 1], round(first * SUBPIXEL), round(last * SUBPIXEL), out=coords[:, 1])
+    return arcs._replace(coords=coords, scale=SUBPIXEL)
 
 
 def _batch(metric: Metric) -> _Batch:

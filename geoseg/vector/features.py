@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from geoseg.errors import InputError
 from geoseg.legend import Legend
 from geoseg.vector.coverage import Coverage
 from geoseg.vector.grouping import group_regions
-from geoseg.vector.kinds import Kind, names_of
+from geoseg.vector.kinds import Kind, ValuesAre, names_of
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
 from geoseg.vector.metric import Metric
 from geoseg.vector.regions import Ints, Sums
@@ -28,6 +29,12 @@ BATCH = 32768
 CONFIDENCE = "confidence"
 """The layer of which the smallest value is told too."""
 
+RESERVED = frozenset(
+    {"id", "class_id", "class_name", "instance_id", "value", "area_m2", "area_px", "perimeter_m", "perimeter_px",
+     "pixels", f"{CONFIDENCE}_min", "fid", "geom", "geometry", "bbox"}
+)  # fmt: skip
+"""Columns that a table may have anyway, by its kind or by the format of its file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Naming:
@@ -36,18 +43,23 @@ class Naming:
     Attributes:
         names: Name of each class by what stands in the map; None where there is no column of names.
         legend: The classes with their colours, for styles; None where their ids are not what stands in the map.
+        present: The classes in the map.
     """
 
     names: Mapping[int, str] | None
     legend: Legend | None
+    present: frozenset[int]
 
     @classmethod
-    def of(cls, values: Sequence[int], kind: Kind, legend: Legend | None) -> Naming:
+    def of(
+        cls, values: Sequence[int], kind: Kind, legend: Legend | None, *, values_are: ValuesAre | None = None
+    ) -> Naming:
         """The names of a map of one kind that holds these classes."""
         if legend is None:
-            return cls({} if kind.has_classes and not values else None, None)
-        names = names_of(values, legend)
-        return cls(names, legend if names.keys() <= set(legend.ids.tolist()) else None)
+            return cls({} if kind.has_classes and not values else None, None, frozenset(values))
+        names = names_of(values, legend, values_are=values_are)
+        shown = legend if names.keys() <= set(legend.ids.tolist()) else None
+        return cls(names, shown, frozenset(values))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +79,21 @@ class Features:
     measures: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
     metric: Metric
     multi: bool
+
+
+def check_columns(names: Iterable[str]) -> None:
+    """That each other raster has a column of its own, whatever the letter case.
+
+    Raises:
+        InputError: A name is empty, taken by the table itself, or there twice.
+    """
+    taken = set(RESERVED)
+    for name in names:
+        if not name.strip():
+            raise InputError(f"the name '{name}' of a column is empty; give a raster's column a name: name=path")
+        if name.lower() in taken:
+            raise InputError(f"a column '{name}' would be there twice; give the raster's another name: name=path")
+        taken.add(name.lower())
 
 
 def feature_layer(features: Features, *, geobox: GeoBox, kind: Kind, naming: Naming) -> PolygonLayer:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.errors import InputError
+from geoseg.errors import InputError, LegendError
 from geoseg.legend import Legend
 
 DIVISOR = 1000
 """Instances of a class in a panoptic map, as Cityscapes and COCO's tools write it."""
+
+
+ValuesAre = Literal["ids", "codes"]
+"""What a map's values are in its legend: the classes' ids, or the codes of label files."""
 
 
 def _none(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -47,10 +51,18 @@ class Kind:
     class_of: Callable[[NDArray[Any]], NDArray[Any]] = _as_they_are
 
 
-def names_of(values: Iterable[int], legend: Legend) -> dict[int, str]:
+def names_of(values: Iterable[int], legend: Legend, *, values_are: ValuesAre | None = None) -> dict[int, str]:
     """Name of each value that a map with this legend may hold.
 
     What stands in a map are the classes' ids; in a label file that was never translated, their codes.
+
+    Args:
+        values: Those found.
+        legend: The classes.
+        values_are: Which of both they are, where the map says so; else it is what the legend has all of.
+
+    Raises:
+        LegendError: They may be both, with different names.
 
     >>> names_of([11], Legend.from_dict({1: {"name": "water", "codes": [11, 12]}}))
     {11: 'water', 12: 'water'}
@@ -58,7 +70,18 @@ def names_of(values: Iterable[int], legend: Legend) -> dict[int, str]:
     ids = {item.id: item.name for item in legend.classes}
     codes = {code: item.name for item in legend.classes for code in item.codes or (item.id,)}
     found = set(values)
-    return codes if not found <= set(ids) and found <= set(codes) else ids
+    differ = sorted(value for value in found if value not in ids or ids[value] != codes.get(value))
+    if values_are == "ids" or not differ:
+        return ids
+    if values_are == "codes":
+        return codes
+    if found <= set(ids) and found <= set(codes):
+        value = differ[0]
+        raise LegendError(
+            f"the map's value {value} is the id of {ids[value]} and the code of {codes[value]}, and nothing says which "
+            "it holds; give a legend whose ids are the values of this map, and no codes"
+        )
+    return codes if found <= set(codes) else ids
 
 
 def _fitting(values: NDArray[Any]) -> NDArray[Any]:
@@ -77,7 +100,8 @@ KINDS: dict[str, Kind] = {
     "instances": Kind("instances", lambda values: {"instance_id": _fitting(values)}, has_classes=False, instance=_all),
     "panoptic": Kind(
         "panoptic", _panoptic, has_classes=True,
-        instance=lambda values: values % DIVISOR > 0, class_of=lambda values: values // DIVISOR,
+        instance=lambda values: values.astype(np.int64) % DIVISOR > 0,
+        class_of=lambda values: values.astype(np.int64) // DIVISOR,
     ),
     "values": Kind("values", lambda values: {"value": _fitting(values)}, has_classes=False),
 }  # fmt: skip

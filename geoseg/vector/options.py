@@ -18,6 +18,9 @@ AREA_UNITS = {"": 1.0, "m2": 1.0, "m²": 1.0, "ha": 1e4, "km2": 1e6, "km²": 1e6
 LENGTH_UNITS = {"": 1.0, "m": 1.0, "km": 1e3, "cm": 0.01, "ft": 0.3048}
 """Metres in a unit."""
 
+EARTH_M2, EARTH_M = 5.2e14, 4.1e7
+"""A little more than the Earth's surface and circumference: no map has use for larger minima and tolerances."""
+
 Area = float | str
 Minima = Area | Mapping[str, Area]
 """An area for all classes, or one for each class by its name or number; `default` is that of the others."""
@@ -63,6 +66,14 @@ class PolygonOptions:
             if name not in table:
                 raise InputError(f"{what} '{name}' is unknown; known are {', '.join(table)}")
         _ = self.minima, self.tolerance
+        self._check_similarity()
+
+    def _check_similarity(self) -> None:
+        """That there is a table where one is used, and nowhere else."""
+        if self.merge_rule == "similar" and not self.similarity:
+            raise InputError("merge-rule similar needs a table: give similarity, such as {forest: {shrub: 0.8}}")
+        if self.merge_rule != "similar" and self.similarity:
+            raise InputError(f"similarity is for merge-rule similar, got {self.merge_rule}; give one or neither")
 
     @property
     def minima(self) -> dict[str, float]:
@@ -85,7 +96,7 @@ def square_metres(area: Area) -> float:
     >>> square_metres("0.5 ha"), square_metres(900)
     (5000.0, 900.0)
     """
-    return _quantity(area, AREA_UNITS, what="min_area_m2", example="5000 (m²), 0.5ha or 2km2")
+    return _quantity(area, AREA_UNITS, most=EARTH_M2, what="min_area_m2", example="5000 (m²), 0.5ha or 2km2")
 
 
 def metres(length: float | str) -> float:
@@ -94,10 +105,12 @@ def metres(length: float | str) -> float:
     Raises:
         InputError: It is no length on the ground.
     """
-    return _quantity(length, LENGTH_UNITS, what="tolerance_m", example="15 (m) or 0.1km; degrees are no length")
+    return _quantity(
+        length, LENGTH_UNITS, most=EARTH_M, what="tolerance_m", example="15 (m) or 0.1km; degrees are no length"
+    )
 
 
-def _quantity(value: float | str, units: Mapping[str, float], *, what: str, example: str) -> float:
+def _quantity(value: float | str, units: Mapping[str, float], *, most: float, what: str, example: str) -> float:
     found = re.fullmatch(r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*([^\d\s]*2?)\s*", str(value), re.IGNORECASE)
     try:
         number = float(value) if found is None else float(found[1]) * units[found[2].lower()]
@@ -105,4 +118,6 @@ def _quantity(value: float | str, units: Mapping[str, float], *, what: str, exam
         raise InputError(f"{what} '{value}' is not understood; needed is a number such as {example}") from error
     if not 0 <= number < math.inf:
         raise InputError(f"{what} must be 0 or more, got {value}; needed is a number such as {example}")
+    if number > most:
+        raise InputError(f"{what} {value} is more than the Earth has; needed is a number such as {example}")
     return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,9 +20,9 @@ from geoseg.raster import Raster
 from geoseg.tiling import Window
 from geoseg.vector.attributes import region_measures
 from geoseg.vector.coverage import Arcs, Coverage
-from geoseg.vector.features import Features, Naming, feature_layer
+from geoseg.vector.features import Features, Naming, check_columns, feature_layer
 from geoseg.vector.grouping import class_groups, diagonal_groups, value_groups
-from geoseg.vector.kinds import KINDS, Kind
+from geoseg.vector.kinds import KINDS, Kind, ValuesAre
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
 from geoseg.vector.lines.regularize import regularize_arcs
 from geoseg.vector.lines.simplify import simplify_arcs
@@ -89,6 +90,7 @@ def polygon_layer(
     reader: GridReader,
     *,
     legend_of: LegendOf | None = None,
+    values_are: ValuesAre | None = None,
     options: PolygonOptions | None = None,
     run: Run = in_threads,
     block_px: int = BLOCK_PX,
@@ -102,23 +104,25 @@ def polygon_layer(
     Args:
         reader: The map and what lies on its grid.
         legend_of: The classes of the map's values; without it values have no names.
+        values_are: Whether the values are the classes' ids or their codes, where the map says so.
         options: What to do with regions and boundaries.
         run: Who traces the blocks; threads by default.
         block_px: Side of a block. The result does not depend on it.
         progress: Told the pixels traced and the pixels in all.
 
     Raises:
-        InputError: The map is not of integers, or an option makes no sense.
-        LegendError: A value in the map is not in the legend.
+        InputError: The map is not of integers below 2**63, an option makes no sense, or a raster's name is taken.
+        LegendError: A value in the map is not in the legend, or may be an id as well as a code.
         GridError: The CRS has no ground under it.
     """
     options = options or PolygonOptions()
+    check_columns(reader.layers)
     geobox, kind = reader.source.geobox, KINDS[options.kind]
     metric = _metric_of(geobox, options)
     coverage, crossings = trace_map(reader, run=run, block_px=block_px, progress=progress)
     if coverage.regions.count == 0:
         _log.warning("the map has no valid pixel: the layer is empty")
-    naming = _naming(coverage, kind, legend_of)
+    naming = _naming(coverage, kind, legend_of, values_are)
     coverage, groups = _grouped(coverage, kind, naming, metric, options)
     arcs = _drawn(coverage, kind, naming, (metric, crossings), options)
     coverage = replace(coverage, arcs=arcs)
@@ -133,7 +137,7 @@ def trace_map(
     """The coverage of a map, and where its boundaries cross between pixel centres, if the reader says so.
 
     Raises:
-        InputError: The map is not of integers.
+        InputError: The map is not of integers, or one is 2**63 or more.
     """
     windows = windows_of(reader.shape, block_px=block_px)
     blocks = _counted(run(TraceBlock(reader), windows), total=reader.shape[0] * reader.shape[1], progress=progress)
@@ -146,6 +150,9 @@ def trace_map(
             yield replace(block, crossings=None)
 
     coverage = stitch(kept(), shape=reader.shape)
+    largest = coverage.regions.classes.max()
+    if largest > np.iinfo(np.int64).max:
+        raise InputError(f"the map holds {largest}; the largest number of a column of integers is 2**63 - 1")
     return coverage, merge_crossings(crossings) if crossings else None
 
 
@@ -191,11 +198,11 @@ def _metric_of(geobox: GeoBox, options: PolygonOptions) -> Metric:
     return metric
 
 
-def _naming(coverage: Coverage, kind: Kind, legend_of: LegendOf | None) -> Naming:
+def _naming(coverage: Coverage, kind: Kind, legend_of: LegendOf | None, values_are: ValuesAre | None) -> Naming:
     """Names of the classes, all of those in the map."""
     found = _present(coverage, kind)
     legend = legend_of(found) if legend_of is not None and kind.has_classes else None
-    naming = Naming.of(found, kind, legend)
+    naming = Naming.of(found, kind, legend, values_are=values_are)
     unknown = [value for value in found if naming.names and value not in naming.names]
     if unknown:
         shown, have = (", ".join(map(str, values[:12])) for values in (unknown, sorted(naming.names or {})))
@@ -208,7 +215,7 @@ def _grouped(
 ) -> tuple[Coverage, NDArray[np.int32]]:
     """The coverage without small regions, and the feature of each region."""
     minimum = _minimum(naming, options.minima)
-    check_similarity(options.similarity, known=naming.names or _present(coverage, kind))
+    check_similarity(options.similarity, known=naming.names or naming.present)
     if minimum.any:
         areas, _ = region_measures(coverage.arcs, metric, count=coverage.regions.count)
         before, values = coverage.regions.count, coverage.regions.classes
@@ -252,10 +259,16 @@ def _numbers(name: str, naming: Naming, *, what: str) -> list[int]:
     """What stands in the map for a class, by its name or its number."""
     names = naming.names or {}
     found = [value for value, known in names.items() if known.lower() == name.lower()]
-    if not found and not name.lstrip("-").isdigit():
-        known = ", ".join(dict.fromkeys(names.values())) or "numbers, for the map's values have no names"
+    if found:
+        return found
+    number = int(name) if re.fullmatch(r"-?\d+", name) else None
+    if number is None or (names and number not in names):
+        some = [f"{value} {known}" for value, known in list(names.items())[:12]]
+        known = ", ".join(some) or "numbers, for the map's values have no names"
         raise LegendError(f"{what} names the class '{name}', which is not known; known are {known}")
-    return found or [int(name)]
+    if naming.present and number not in naming.present and not names:
+        _log.warning("%s names %d, and the map holds no %d", what, number, number)
+    return [number]
 
 
 def _drawn(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -89,15 +89,19 @@ class GridReader:
         rows, cols = self.source.geobox.shape
         return int(rows), int(cols)
 
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers that `others` become."""
+        return [layer for name, source in self.others.items() for layer in layer_names(name, source.bands)]
+
     def read(self, window: Window) -> tuple[Layer, dict[str, Layer]]:
         """The map in a window, and the other rasters there by name."""
         place = self.source.geobox[window.slices]
         found: dict[str, Layer] = {}
         for name, source in self.others.items():
             raster = source.read(place)
-            single = len(raster.bands) == 1
-            for band, pixels in zip(raster.bands, raster.pixels, strict=True):
-                found[name if single else f"{name}_{band}"] = Layer(pixels, raster.valid)
+            for layer, pixels in zip(layer_names(name, raster.bands), raster.pixels, strict=True):
+                found[layer] = Layer(pixels, raster.valid)
         return self._map(place), found
 
     def crossings(self, window: Window) -> Crossings | None:
@@ -116,6 +120,15 @@ class GridReader:
         raster = self.source.read(place)
         ids: NDArray[Any] = raster.pixels[0]
         return Layer(ids, raster.valid & ~np.isin(ids, list(self.ignore)) if self.ignore else raster.valid)
+
+
+def layer_names(name: str, bands: Sequence[str]) -> list[str]:
+    """Name of the layer of each band.
+
+    >>> layer_names("dem", ["height"]), layer_names("scene", ["red", "nir"])
+    (['dem'], ['scene_red', 'scene_nir'])
+    """
+    return [name] if len(bands) == 1 else [f"{name}_{band}" for band in bands]
 
 
 def window_grown(window: Window, *, rows: int, cols: int) -> Window:

@@ -21,10 +21,11 @@ from geoseg.cli import main
 from geoseg.data.survey import survey
 from geoseg.errors import GeosegError, InputError, OutputExistsError
 from geoseg.inspecting import classes
-from geoseg.inspecting.grids import describe_grid
+from geoseg.inspecting.grids import describe_grid, ground_metric, pixel_areas_m2
 from geoseg.io import write_raster
 from geoseg.models import ModelCard, create_model, read_card, save_model
 from geoseg.models.card import QUANTILE_LEVELS, BandInfo
+from geoseg.tiling import Window
 
 
 def write(path: Path, pixels: np.ndarray, *, names: tuple[str, ...] = (), colors=None, **profile) -> Path:
@@ -194,6 +195,87 @@ def test_classes_have_the_names_that_the_map_carries(tmp_path: Path) -> None:
     text = str(geoseg.info(str(out)))
     assert "1 water" in text
     assert f"{(ids == 7).sum():,}" in next(line for line in text.splitlines() if line.startswith("7 road"))
+
+
+PLACES = [
+    ("EPSG:3995", 5000, (-1e5, 2.4e6), (480, 900)),
+    ("EPSG:3995", 10_000, (-1.5e6, 1.5e6), (300, 300)),  # about the pole: both edges are alike, the middle is not
+    ("EPSG:3413", 10_000, (0.5e6, -0.5e6), (300, 300)),
+    ("EPSG:32612", 1000, (2e5, 5e6), (480, 900)),
+    ("EPSG:2154", 1000, (2e5, 7e6), (480, 900)),
+]
+
+
+def pixel_areas(crs: str, step: float, corner: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:
+    """Area of each pixel, m²: that in the plane by the projection's areal scale at the pixel's centre."""
+    plane = pyproj.Proj(crs)
+    x = corner[0] + (np.arange(shape[1]) + 0.5) * step
+    y = corner[1] - (np.arange(shape[0]) + 0.5) * step
+    factors = plane.get_factors(*plane(*np.meshgrid(x, y), inverse=True))
+    return step**2 / factors.areal_scale
+
+
+@pytest.mark.parametrize(("crs", "step", "corner", "shape"), PLACES)
+def test_areas_are_those_of_each_pixel_where_they_change_along_rows_too(crs, step, corner, shape, tmp_path) -> None:
+    truth = pixel_areas(crs, step, corner, shape)
+    geobox = GeoBox(shape, Affine(step, 0, corner[0], 0, -step, corner[1]), crs)
+    window = Window(7, 130, 200, 150)
+    np.testing.assert_allclose(pixel_areas_m2(ground_metric(geobox), window), truth[window.slices], rtol=2e-6)
+    ids = np.ones(shape, np.uint8)
+    ids[:, shape[1] // 2 :], ids[:, :40], ids[90:150, 100:] = 2, 3, 4
+    path = write(tmp_path / "m.tif", ids[None], crs=crs, transform=from_origin(*corner, step, step))
+    for item in geoseg.info(str(path)).to_dict()["classes"]:
+        assert item["area_m2"] == pytest.approx(truth[ids == item["value"]].sum(), rel=2e-6)
+
+
+@pytest.mark.parametrize("north", [90, 91])  # pixels that end at the poles, and pixels centred on them
+def test_pixels_of_the_whole_globe_have_its_area(north) -> None:
+    metric = ground_metric(GeoBox((north, 180), Affine(2, 0, -180, 0, -2, north), "EPSG:4326"))
+    areas = pixel_areas_m2(metric, Window(0, 0, north, 180))
+    assert areas.sum() == pytest.approx(510_065_621_724_089, rel=1e-9)  # of WGS 84
+    rows = geodesic_areas((north, 180), 10, north, 2)[1:-1]  # rows at the poles are no four-cornered polygons
+    np.testing.assert_allclose(areas[1:-1], np.tile(rows[:, None], (1, 180)), rtol=1e-3)
+
+
+def test_a_mosaic_of_class_maps_has_no_class_between_theirs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    west = rng.choice([1, 3], (1000, 1000)).astype(np.uint8)
+    write(tmp_path / "a.tif", west[None])
+    off = write(tmp_path / "c.tif", west[None], transform=from_origin(500_005, 5_300_005, 10, 10))
+    found = geoseg.info([str(tmp_path / "a.tif"), str(off)], picture=tmp_path / "p.png").to_dict()
+    counts = {item["value"]: item["pixels"] for item in found["classes"]}
+    assert list(counts) == [1, 3]
+    assert counts[1] == pytest.approx((west == 1).sum(), rel=0.01)
+    codes = np.tile(np.arange(1, 60, 3, dtype=np.uint8), (400, 20))  # 20 codes, with 59 values between them
+    parts = [
+        write(tmp_path / f"{k}.tif", codes[None], transform=from_origin(5e5 + 5 * k, 5.3e6, 10, 10)) for k in (0, 1)
+    ]
+    many = geoseg.info([str(path) for path in parts]).to_dict()
+    assert [item["value"] for item in many["classes"]] == np.unique(codes).tolist()
+
+
+def test_the_picture_of_a_mosaic_has_the_colours_of_its_classes_alone(tmp_path: Path) -> None:
+    ids = np.random.default_rng(1).choice([1, 3], (1000, 1000)).astype(np.uint8)
+    paths = [write(tmp_path / f"{name}.tif", ids[None], transform=from_origin(west, 5.3e6, 10, 10))
+             for name, west in (("a", 500_000), ("b", 510_000))]  # fmt: skip
+    colors = []
+    for scene in (str(paths[0]), [str(path) for path in paths]):
+        geoseg.info(scene, picture=tmp_path / "p.png", overwrite=True)
+        shown = matplotlib.image.imread(tmp_path / "p.png").reshape(-1, 4)
+        colors.append(np.unique(shown, axis=0).tolist())
+    assert colors[0] == colors[1]
+    assert len(colors[0]) == 2
+
+
+def test_a_negative_value_is_no_class_and_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = class_ids((1100, 1300)).astype(np.int16)
+    ids[5, 9] = -1
+    path = write(tmp_path / "m.tif", ids[None], nodata=255, tiled=True, blockxsize=256, blockysize=256)
+    monkeypatch.setitem(survey.__kwdefaults__, "samples", 256**2)
+    found = geoseg.info(str(path), exact=True, picture=tmp_path / "p.png").to_dict()["classes"]
+    assert {item["value"]: item["pixels"] for item in found} == {k: (ids == k).sum() for k in (1, 2, 7)}
+    total = sum(item["area_m2"] for item in found)
+    assert total == pytest.approx(np.isin(ids, (1, 2, 7)).sum() * 100 / 0.9996**2, rel=1e-3)
 
 
 def test_many_values_are_a_picture_and_a_palette_makes_classes_of_them(tmp_path: Path) -> None:
@@ -415,6 +497,29 @@ def test_bounds_are_those_of_the_outer_edges():
     across = GeoBox((400, 400), Affine(100, 0, 818_000, 0, -100, 100_000), "EPSG:32660")  # by the antimeridian
     west, _, east, _ = describe_grid(across)["bounds_lonlat"]
     assert 179 < west < 180 < east < 181
+
+
+@pytest.mark.parametrize(
+    ("crs", "corner", "bounds"),
+    [
+        ("EPSG:3995", (-1e6, 1e6), [-180, 77.0, 180, 90]),  # the pole in the middle
+        ("EPSG:3995", (-60_000, 1.95e6), [-180, 65.1, 180, 90]),  # and by a corner
+        ("EPSG:3031", (-1e6, 1e6), [-180, -90, 180, -77.1]),
+        ("EPSG:3995", (10_000, 2e6), [90, 64.4, 179.7, 89.9]),  # beside it
+        ("EPSG:3995", (0, 2e6), [90, 64.4, 180, 90]),  # a corner on it
+        ("EPSG:32662", (-1e6, 10_018_754), [-9, 72, 9, 90]),  # where it is a line
+    ],
+)
+def test_bounds_about_a_pole(crs, corner, bounds):
+    grid = GeoBox((200, 200), Affine(10_000, 0, corner[0], 0, -10_000, corner[1]), crs)
+    assert describe_grid(grid)["bounds_lonlat"] == pytest.approx(bounds, abs=0.3)
+
+
+def test_bounds_of_the_whole_world():
+    half = 20_037_508.342789
+    for crs, top, north in (("EPSG:3857", half, 85.051), ("EPSG:32662", half / 2, 90)):
+        grid = GeoBox((200, 400), Affine(half / 200, 0, -half, 0, -top / 100, top), crs)
+        assert describe_grid(grid)["bounds_lonlat"] == pytest.approx([-180, -north, 180, north], abs=0.1)
 
 
 def test_a_map_of_percents_is_no_class_map(tmp_path, capsys):

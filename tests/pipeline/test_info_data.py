@@ -17,6 +17,7 @@ from geoseg.cli import main
 from geoseg.data.scene import OUTSIDE, TEST, TRAINING, VALIDATION, SceneArrays
 from geoseg.inspecting import inspect_data
 from geoseg.inspecting.alignment import label_shifts
+from geoseg.inspecting.training_data import tally
 from geoseg.io import open_labels, open_source, write_raster
 from geoseg.legend import Legend
 from geoseg.raster import Raster
@@ -174,6 +175,38 @@ def test_classes_are_counted_by_part_in_pixels_and_true_square_metres():
     for band, known in zip(values["bands"], trained, strict=True):
         assert (band["pixels"], band["min"], band["max"]) == (known.size, known.min(), known.max())
         assert (band["mean"], band["p50"]) == (pytest.approx(known.mean()), np.median(known))
+
+
+def test_areas_of_labels_are_those_of_each_pixel_where_they_change_along_rows_too():
+    shape, step, corner = (300, 300), 10_000, (0.5e6, -0.5e6)
+    plane = pyproj.Proj("EPSG:3413")
+    x = corner[0] + (np.arange(shape[1]) + 0.5) * step
+    y = corner[1] - (np.arange(shape[0]) + 0.5) * step
+    truth = step**2 / plane.get_factors(*plane(*np.meshgrid(x, y), inverse=True)).areal_scale
+    labels = np.zeros(shape, np.uint8)
+    labels[:, 150:] = 1
+    geobox = GeoBox(shape, Affine(step, 0, corner[0], 0, -step, corner[1]), "EPSG:3413")
+    found = tally(decoded(np.ones((1, *shape), np.uint8), labels, geobox=geobox), classes=2)
+    wanted = [truth[:, :150].sum(), truth[:, 150:].sum()]
+    assert wanted == [pytest.approx(441.13e10, rel=1e-4), pytest.approx(410.04e10, rel=1e-4)]
+    np.testing.assert_allclose(found.areas[TRAINING], wanted, rtol=2e-6)
+
+
+def test_a_constant_band_has_no_deviation_and_is_a_warning():
+    scene = blocks(patches())
+    scene.pixels[1] = 7
+    found = inspect_data([scene], legend=LEGEND, name="c.yaml", buffer_m=250.0)
+    assert [band["std"] for band in found.to_dict()["bands"]] == [pytest.approx(231, abs=5), 0]
+    assert found.warnings == ("every training pixel has the same value in b1",)
+
+
+def test_a_band_without_a_training_pixel_has_no_figures():
+    part = np.full((160, 200), VALIDATION, np.uint8)
+    scene = decoded(np.ones((1, 160, 200), np.uint8), patches(), part=part)
+    found = inspect_data([scene], legend=LEGEND, name="c.yaml", buffer_m=250.0)
+    (band,) = found.to_dict()["bands"]
+    assert [band[key] for key in ("pixels", "mean", "std", "min", "max")] == [0, None, None, None, None]
+    assert not any("same value" in said for said in found.warnings)
 
 
 def test_mixed_parts_leak_and_the_leak_is_a_warning():

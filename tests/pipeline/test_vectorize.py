@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
 import shapely
+from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
 
 import geoseg
+from geoseg import io
 from geoseg.cli import main
+from geoseg.errors import InputError
 from geoseg.infer import cluster
+from geoseg.legend import Legend
 
 CRS, TRANSFORM = "EPSG:32633", from_origin(500_000, 5_300_000, 10, 10)
 LEGEND = {1: "water", 2: "forest", 5: "crop"}
@@ -24,9 +30,9 @@ LEGEND = {1: "water", 2: "forest", 5: "crop"}
 
 def write_raster(path: Path, pixels: np.ndarray, *, names: tuple[str, ...] = (), **profile) -> Path:
     planes = pixels[None] if pixels.ndim == 2 else pixels
-    options = {"crs": CRS, "transform": TRANSFORM} | profile
+    options = {"driver": "GTiff", "crs": CRS, "transform": TRANSFORM} | profile
     with rasterio.open(
-        path, "w", driver="GTiff", count=len(planes), height=planes.shape[1], width=planes.shape[2],
+        path, "w", count=len(planes), height=planes.shape[1], width=planes.shape[2],
         dtype=planes.dtype, **options,
     ) as file:  # fmt: skip
         file.write(planes)
@@ -114,6 +120,68 @@ def test_means_of_a_scene_by_band_on_another_grid(class_map: Path, tmp_path: Pat
     assert frame["mean_scene_nir"].to_numpy() == pytest.approx(9)
 
 
+def test_means_are_named_by_the_whole_stem_or_as_said(class_map: Path, tmp_path: Path) -> None:
+    for year in (2019, 2020):
+        write_raster(tmp_path / f"ndvi.{year}.tif", np.full((60, 70), year, np.uint16))
+    (tmp_path / "year=2020").mkdir()
+    write_raster(tmp_path / "year=2020" / "dem.tif", np.full((60, 70), 7, np.uint16))
+    paths = [tmp_path / "ndvi.2019.tif", f"later = {tmp_path / 'ndvi.2020.tif'}", tmp_path / "year=2020" / "dem.tif"]
+    frame = read(geoseg.vectorize(class_map, out=tmp_path / "m.gpkg", means=paths))
+    for column, value in {"mean_ndvi.2019": 2019, "later": 2020, "mean_dem": 7}.items():
+        assert frame[column].to_numpy() == pytest.approx(value)
+
+
+def test_a_relative_path_may_hold_an_equals_sign(
+    class_map: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "year=2020").mkdir()
+    write_raster(tmp_path / "year=2020" / "dem.tif", np.full((60, 70), 7, np.uint16))
+    monkeypatch.chdir(tmp_path)
+    frame = read(geoseg.vectorize(class_map, out=tmp_path / "m.gpkg", means="year=2020/dem.tif"))
+    assert frame["mean_dem"].to_numpy() == pytest.approx(7)
+
+
+def test_an_address_with_a_token_is_a_path_and_its_column_has_no_token(
+    class_map: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = write_raster(tmp_path / "dem.tif", np.full((60, 70), 7, np.uint16))
+    address, opened = f"https://host/dem.tif?token=a.b/c{'0' * 300}", io.open_source
+    monkeypatch.setattr(io, "open_source", lambda spec: opened(local if spec == address else spec))
+    frame = read(geoseg.vectorize(class_map, out=tmp_path / "m.gpkg", means=[address]))
+    assert "mean_dem" in frame
+
+
+@pytest.mark.parametrize(
+    ("means", "words"),
+    [
+        ("a/x.tif,b/x.tif", "'mean_x'.*name=path"),
+        ("x=a/x.tif,X=b/x.tif", "'X'.*name=path"),
+        ("area_m2=a/x.tif", "'area_m2'"),
+        ("class_id=a/x.tif", "'class_id'"),
+        ("confidence=a/x.tif", "'confidence'"),
+        ("=a/x.tif", "no name"),
+    ],
+)
+def test_means_without_a_column_of_their_own_are_refused(
+    means: str, words: str, refused: Callable[..., str], class_map: Path, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_raster(tmp_path / folder / "x.tif", patchy())
+    means = means.replace("a/x", f"{tmp_path}/a/x").replace("b/x", f"{tmp_path}/b/x")
+    assert re.search(words, refused(class_map, "--out", tmp_path / "new.gpkg", "--means", means))
+
+
+def test_a_finer_confidence_is_averaged(class_map: Path, tmp_path: Path) -> None:
+    fine = np.random.default_rng(1).integers(0, 101, (600, 700)).astype(np.float32)
+    write_raster(tmp_path / "fine.tif", fine, transform=from_origin(500_000, 5_300_000, 1, 1))
+    frame = read(geoseg.vectorize(class_map, out=tmp_path / "m.gpkg", kind="values", confidence=tmp_path / "fine.tif"))
+    covered = np.ones((60, 70), bool)
+    covered[:9, :7] = False
+    expected = fine.reshape(60, 10, 70, 10).mean((1, 3))[covered].mean()
+    assert np.average(frame["confidence"], weights=frame["pixels"]) == pytest.approx(expected, rel=1e-3)
+
+
 def test_probabilities_place_borders_inside_pixels(tmp_path: Path) -> None:
     cols = np.arange(20)
     likely = np.clip(50 + (cols - 9.2) * 10, 0, 100)  # equal 0.3 of a pixel left of the pixel edge
@@ -136,6 +204,56 @@ def test_what_the_legend_ignores_is_no_polygon(tmp_path: Path, legend: Path) -> 
     frame = read(geoseg.vectorize(write_raster(tmp_path / "m.tif", pixels), out=tmp_path / "m.gpkg", legend=legend))
     assert set(frame["class_name"]) == {"water", "forest", "crop"}
     assert frame["pixels"].sum() == pixels.size - 24
+
+
+AMBIGUOUS = {1: {"name": "water", "codes": [11]}, 2: {"name": "forest", "codes": [1]}}
+
+
+def test_a_map_of_geoseg_holds_ids_whatever_legend_is_given(tmp_path: Path) -> None:
+    (tmp_path / "l.json").write_text(json.dumps(AMBIGUOUS))
+    part = write_raster(tmp_path / "part.tif", np.ones((20, 20), np.uint8))
+    mapped = io.write_cog(
+        [part], tmp_path / "map.tif", geobox=GeoBox((20, 20), TRANSFORM, CRS), dtype=np.uint8, nodata=255,
+        legend=Legend.from_dict(AMBIGUOUS), resampling="mode",
+    )  # fmt: skip
+    for given in (None, tmp_path / "l.json"):
+        frame = read(geoseg.vectorize(mapped, out=tmp_path / "m.gpkg", legend=given, overwrite=True))
+        assert frame["class_name"].tolist() == ["water"]
+
+
+def test_values_that_may_be_ids_as_well_as_codes_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "l.json").write_text(json.dumps(AMBIGUOUS))
+    tile = write_raster(tmp_path / "tile.tif", np.ones((20, 20), np.uint8))
+    said = refused(tile, "--out", tmp_path / "m.gpkg", "--legend", tmp_path / "l.json")
+    assert "the id of water" in said
+    assert "code of forest" in said
+
+
+def test_a_map_in_an_archive(class_map: Path, tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "maps.zip", "w") as archive:
+        archive.write(class_map, "in/map.tif")
+        archive.write(class_map, "in/conf.tif")
+    inside = f"/vsizip/{tmp_path}/maps.zip/in"
+    args = [f"{inside}/map.tif", "--out", tmp_path / "m.gpkg", "--confidence", f"{inside}/conf.tif"]
+    assert "//" in inside
+    assert main(["vectorize", *map(str, args)]) == 0
+    assert read(tmp_path / "m.gpkg")["pixels"].sum() == 60 * 70 - 63
+
+
+@pytest.mark.parametrize("role", ["means", "confidence", "class_map", "pattern"])
+@pytest.mark.parametrize("name", ["x.gpkg", "x_water.gpkg"])
+def test_no_input_is_replaced(role: str, name: str, class_map: Path, legend: Path, tmp_path: Path) -> None:
+    precious = write_raster(tmp_path / name, patchy().astype(np.int16), driver="GPKG")
+    before = precious.read_bytes()
+    given = {
+        "means": {"means": [f"other={precious}"]}, "confidence": {"confidence": precious}, "class_map": {"band": 1},
+        "pattern": {"means": f"other={tmp_path / 'x*.gpkg'}"},
+    }[role]  # fmt: skip
+    mapped = precious if role == "class_map" else class_map
+    options = {"legend": legend, "overwrite": True, "per_class": name != "x.gpkg", **given}
+    with pytest.raises(InputError, match=f"{name} is also an input"):
+        geoseg.vectorize(mapped, out=tmp_path / "x.gpkg", **options)
+    assert precious.read_bytes() == before
 
 
 def test_one_file_a_class(class_map: Path, legend: Path, tmp_path: Path) -> None:
@@ -195,6 +313,16 @@ def test_a_map_without_a_crs_is_measured_in_pixels(tmp_path: Path, caplog: pytes
         (["--means", "nowhere.tif"], "nowhere.tif"),
         (["--legend", "nowhere.yaml"], "nowhere.yaml"),
         (["--scheduler", "tcp://127.0.0.1:9", "--engine", "dask"], "no Dask scheduler answers"),
+        (["--scheduler", "tcp://127.0.0.1:9"], "--engine dask"),
+        (["--engine", "dask", "--workers", "0"], "workers must be 1 or more, got 0"),
+        (["--workers", "-3"], "workers must be 1 or more, got -3"),
+        (["--merge-rule", "similar"], "needs a table"),
+        (["--similarity", "{1: {2: 0.5}}"], "merge-rule similar"),
+        (["--merge-rule", "similar", "--similarity", "{lake: {1: 0.5}}"], "lake"),
+        (["--merge-rule", "similar", "--similarity", "[1, 2]"], "similarity"),
+        (["--min-area-m2", "{99: 5}"], "99"),
+        (["--right-angles", "99"], "99"),
+        (["--tolerance-m", "1e300"], "more than the Earth"),
     ],
 )
 @pytest.mark.usefixtures("impatient")
@@ -207,6 +335,20 @@ def test_bad_options_are_one_line(
 def test_means_of_another_place_are_refused(refused: Callable[..., str], class_map: Path, tmp_path: Path) -> None:
     away = write_raster(tmp_path / "away.tif", patchy(), transform=from_origin(900_000, 5_300_000, 10, 10))
     assert "do not overlap" in refused(class_map, "--out", tmp_path / "new.gpkg", "--means", away)
+
+
+def test_probabilities_of_another_place_are_refused(
+    refused: Callable[..., str], class_map: Path, legend: Path, tmp_path: Path
+) -> None:
+    names, away = ("water", "forest", "crop"), from_origin(900_000, 5_300_000, 10, 10)
+    likely = write_raster(tmp_path / "p.tif", np.ones((3, 60, 70), np.uint8), names=names, transform=away)
+    args = ("--out", tmp_path / "new.gpkg", "--legend", legend, "--probabilities", likely)
+    assert "do not overlap" in refused(class_map, *args)
+
+
+def test_a_confidence_of_several_bands_is_refused(refused: Callable[..., str], class_map: Path, tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "s.tif", np.ones((2, 60, 70), np.uint8))
+    assert "one band" in refused(class_map, "--out", tmp_path / "new.gpkg", "--confidence", scene)
 
 
 def test_several_bands_need_a_choice(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -143,10 +143,52 @@ def whole(geobox):
     return areas[1], perimeters[1]
 
 
+def earth_between(south, north):
+    """Area of the ellipsoid WGS 84 between two latitudes: Snyder, Map Projections (1987), eq. 3-12."""
+    e2 = 0.0066943799901413165
+    e, sine = np.sqrt(e2), np.sin(np.radians([south, north]))
+    q = (1 - e2) * (sine / (1 - e2 * sine**2) + np.arctanh(e * sine) / e)
+    return np.pi * 6_378_137**2 * (q[1] - q[0])
+
+
 def test_the_earth_has_its_published_area():
     """510,065,621.724 km² for WGS 84: Karney, Algorithms for geodesics, J. Geodesy 87 (2013), as in GeographicLib."""
     area, _ = whole(GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326"))
     assert area == pytest.approx(510_065_621.724e6, rel=1e-9)
+
+
+def test_a_world_map_in_web_mercator_has_the_area_of_its_ground(caplog):
+    """A zone from the equator to a latitude: Snyder, Map Projections (1987), eq. 3-12, at ±85.0511° by eq. 7-7."""
+    side = 20_037_508.342789244
+    area, _ = whole(GeoBox((64, 64), Affine(side / 32, 0, -side, 0, -side / 32, side), "EPSG:3857"))
+    lat = pyproj.Transformer.from_crs(3857, 4326, always_xy=True).transform(0, side)[1]
+    assert area == pytest.approx(earth_between(-lat, lat), rel=1e-8)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("height", [-1, 1])
+@pytest.mark.parametrize("step", [1, 2.5, 20])
+def test_pixels_on_the_poles_have_the_area_up_to_them(step, height):
+    """Grids of weather models have pixels centred on the poles: half of these lies beyond."""
+    rows, cols = round(180 / step) + 1, round(360 / step)
+    geobox = GeoBox((rows, cols), Affine(step, 0, -180, 0, height * step, -height * (90 + step / 2)), "EPSG:4326")
+    area, _ = whole(geobox)
+    assert area == pytest.approx(earth_between(-90, 90), rel=1e-9)
+    bands = np.minimum(np.arange(rows, dtype=np.int32) + 1, 3)[:, None].repeat(cols, 1)
+    areas, perimeters = region_measures(trace_arcs(bands), fit_metric(geobox), count=3)
+    cap = earth_between(90 - step / 2, 90)
+    np.testing.assert_allclose(areas[1:3], [cap, earth_between(90 - 1.5 * step, 90) - cap], rtol=1e-5)
+    geod = pyproj.Geod(ellps="WGS84")
+    upright = 2 * geod.line_length([0, 0], [90, 90 - step / 2])
+    parallel = 6_378_137 / np.sqrt(1 - 0.00669437999014 * np.cos(np.radians(step / 2)) ** 2)
+    assert perimeters[1] == pytest.approx(upright + 2 * np.pi * parallel * np.sin(np.radians(step / 2)), rel=1e-5)
+
+
+def test_a_simplified_drawing_on_the_poles_covers_the_earth():
+    arcs, count = triangles((181, 360))
+    metric = fit_metric(GeoBox((181, 360), Affine(1, 0, -180.5, 0, -1, 90.5), "EPSG:4326"))
+    areas, _ = region_measures(arcs._replace(coords=arcs.coords * 256, scale=256), metric, count=count)
+    assert areas[1:].sum() == pytest.approx(earth_between(-90, 90), rel=1e-9)
 
 
 def test_a_line_through_the_middle_of_the_world_halves_it():
@@ -174,6 +216,21 @@ def test_a_world_map_whose_corners_are_off_the_earth(caplog):
     with caplog.at_level(logging.WARNING):
         area, _ = whole(geobox)
     assert area == pytest.approx(180 * 360 * 111_200**2)
+    assert "plane" in caplog.text
+
+
+def test_ground_that_no_series_fits_is_refused_and_not_measured_in_a_false_plane():
+    side = 60_000_000  # some meters from the poles
+    with pytest.raises(GridError, match="Pseudo-Mercator.*equal-area"):
+        fit_metric(GeoBox((64, 64), Affine(side / 32, 0, -side, 0, -side / 32, side), "EPSG:3857"))
+
+
+def test_a_plane_that_keeps_areas_is_taken_where_no_series_fits_the_ground(caplog):
+    """EASE-Grid 2.0, global: 1,388 by 584 cells of 25 km, Brodzik et al., ISPRS Int. J. Geo-Inf. 1 (2012)."""
+    cell = 25_025.26
+    geobox = GeoBox((584, 1388), Affine(cell, 0, -694 * cell, 0, -cell, 292 * cell), "EPSG:6933")
+    area, _ = whole(geobox)
+    assert area == pytest.approx(584 * 1388 * cell**2)
     assert "plane" in caplog.text
 
 

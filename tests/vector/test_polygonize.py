@@ -1,6 +1,7 @@
 """The table of polygons: columns, options, grids, and a real map."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from rasterio.features import rasterize
 from geoseg.errors import GridError, InputError, LegendError
 from geoseg.legend import Legend
 from geoseg.raster import Raster
+from geoseg.vector.kinds import KINDS
 from geoseg.vector.options import PolygonOptions
 from geoseg.vector.polygonize import polygon_layer, polygonize, to_frame, trace_map
 from geoseg.vector.reading import GridReader, InMemory
@@ -262,8 +264,9 @@ def test_a_loose_part_of_a_large_instance_is_not_small():
 
 
 def test_similarity_of_a_class_that_is_not_there_is_refused():
+    options = PolygonOptions(merge_rule="similar", similarity={(1, 9): 0.5})
     with pytest.raises(InputError, match="no class 9"):
-        polygonize(class_map([[1, 7]]), legend=LEGEND, options=PolygonOptions(similarity={(1, 9): 0.5}))
+        polygonize(class_map([[1, 7]]), legend=LEGEND, options=options)
 
 
 def test_values_are_features_of_any_integer_raster():
@@ -326,3 +329,43 @@ def test_a_tolerance_in_degrees_is_refused():
 def test_a_class_unknown_to_the_minima_is_named():
     with pytest.raises(LegendError, match="'lake'.*water"):
         polygonize(class_map([[1]]), legend=LEGEND, options=PolygonOptions(min_area_m2={"lake": 5}))
+
+
+@pytest.mark.parametrize("options", [{"min_area_m2": {"99": 5}}, {"right_angles": ("99",)}])
+def test_a_number_of_no_class_is_refused(options):
+    with pytest.raises(LegendError, match="99.*water"):
+        polygonize(class_map([[1]]), legend=LEGEND, options=PolygonOptions(**options))
+
+
+def test_a_number_that_is_not_in_a_map_without_names_is_told(caplog):
+    polygonize(class_map([[1]]), options=PolygonOptions(kind="values", min_area_m2={"99": 5, "1": 0}))
+    assert [record.getMessage() for record in caplog.records] == ["min_area_m2 names 99, and the map holds no 99"]
+
+
+def test_a_map_without_a_pixel_takes_the_options_of_its_neighbours():
+    raster = class_map([[1]], valid=np.zeros((1, 1), bool))
+    assert len(polygonize(raster, options=PolygonOptions(min_area_m2={"99": 5}))) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_that_no_column_holds_are_refused(kind):
+    raster = class_map([[1, 2**63]], dtype=np.uint64)
+    with pytest.raises(InputError, match=str(2**63)):
+        polygonize(raster, options=PolygonOptions(kind=kind))
+
+
+@pytest.mark.parametrize("name", ["id", "area_m2", "Class_ID", "pixels", "geometry", "fid", " "])
+def test_a_mean_takes_no_column_of_the_table(name):
+    raster = class_map([[1]])
+    reader = GridReader(InMemory(raster), {name: InMemory(raster)})
+    with pytest.raises(InputError, match=f"'{name}'"):
+        polygon_layer(reader)
+
+
+def test_means_of_bands_take_no_column_of_another():
+    raster = class_map([[1]])
+    scene = replace(raster, pixels=np.zeros((2, 1, 1), np.uint8), bands=("m2", "b"))
+    with pytest.raises(InputError, match="'area_m2'"):
+        polygon_layer(GridReader(InMemory(raster), {"area": InMemory(scene)}))
+    with pytest.raises(InputError, match="'A_b'"):
+        polygon_layer(GridReader(InMemory(raster), {"a": InMemory(scene), "A_b": InMemory(raster)}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -11,6 +11,7 @@ from geoseg.data.doors.chip_files import chip_files, looked_up, some, split_line
 from geoseg.data.doors.masks import PLACELESS, MaskOnImage, handed_down, without_suffix
 from geoseg.errors import InputError, MissingInputError
 from geoseg.io.combine import BandStack
+from geoseg.io.facts import Facts
 from geoseg.io.gdal import GdalSource
 from geoseg.io.sources import Source
 
@@ -63,6 +64,28 @@ class Chips:
             for path, options in zip(self.paths(key), self.options, strict=True)
         ]
         return members[0] if self.bands is None else BandStack(tuple(members), names=self.bands)
+
+
+@dataclass(frozen=True)
+class ChipMask(MaskOnImage):
+    """A mask of one file on the grid of its image, of which its file's names, colours and nodata tell the classes.
+
+    Attributes:
+        source: The file.
+        image: The image.
+    """
+
+    source: GdalSource
+
+    @property
+    def facts(self) -> Facts:
+        """What the file says of itself."""
+        return self.source.facts
+
+    @property
+    def nodata(self) -> float | None:
+        """The value that was said to be no class."""
+        return self.source.nodata
 
 
 def chip_scenes(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -177,23 +200,34 @@ def _crs(given: Any) -> str | None:
 
 def _labels(images: Chips, image: str, path: str, options: dict[str, Any]) -> Any:
     """What `open_labels` opens a mask by; one that does not say where it lies lies where its image does."""
-    suffix = PurePath(path).suffix.lower()
-    if suffix not in PLACELESS and not (suffix in MAY_LACK_PLACE and set(options) <= set(LABEL_KEYS)):
+    suffix, known = PurePath(path).suffix.lower(), (*LABEL_KEYS, *MASK_KEYS)
+    stray = [key for key in options if key not in known]
+    nearest = options.get("resampling", "nearest") == "nearest"  # the only way in which a mask is read on its image
+    if suffix not in PLACELESS and not (suffix in MAY_LACK_PLACE and nearest and not stray):
         return {"path": path, **options} if options else path
-    stray = [key for key in options if key not in (*LABEL_KEYS, *MASK_KEYS)]
     if stray:
-        known = ", ".join((*LABEL_KEYS, *MASK_KEYS))
-        raise InputError(f"chips: labels that are pictures have no option {', '.join(stray)}; known are {known}")
-    chosen = options.get("select")
-    mask = GdalSource(
-        path,
-        chosen=None if chosen is None else (chosen,) if isinstance(chosen, str | int) else tuple(chosen),
-        nodata=options.get("nodata"),
-        crs=_crs(options.get("crs")),
-        resampling="nearest",
-    )
+        raise InputError(
+            f"chips: labels that are pictures have no option {', '.join(stray)}; known are {', '.join(known)}"
+        )
     rest = {key: value for key, value in options.items() if key in LABEL_KEYS}
-    return {"path": MaskOnImage(mask, images.source(image)), **rest}
+    return {"path": ChipMask(_mask(path, options), images.source(image)), **rest}
+
+
+def _mask(path: str, options: Mapping[str, Any]) -> GdalSource:
+    """The file of a mask; it is not opened.
+
+    Raises:
+        InputError: An option is of the wrong kind.
+    """
+    nodata, chosen = options.get("nodata"), options.get("select")
+    if nodata is not None and (isinstance(nodata, bool) or not isinstance(nodata, int | float)):
+        raise InputError(f"chips: nodata must be a number, got {nodata!r}")
+    bands = [chosen] if isinstance(chosen, str | int) else chosen
+    listed = isinstance(bands, Sequence) and bool(bands) and all(isinstance(band, str | int) for band in bands)
+    if bands is not None and not listed:
+        raise InputError(f"chips: select: needed are band names or numbers counted from 1, got {chosen!r}")
+    named = None if bands is None else tuple(bands)
+    return GdalSource(path, chosen=named, nodata=nodata, crs=_crs(options.get("crs")), resampling="nearest")
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ red + 256 green + 65536 blue, and 0 is no segment.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,14 +27,44 @@ from geoseg.legend import Kind, Legend, LegendClass, default_color
 from geoseg.raster import Raster
 
 COCO_KEYS = ("json", "images", "segments", "crowd", "part")
-FIELDS = {
-    "images": ("id", "file_name"),
-    "annotations": ("image_id", "file_name", "segments_info"),
-    "categories": ("id", "name"),
-}
-"""The parts of a panoptic JSON that are read, and what each entry has."""
+SEGMENT_IDS = 1 << 24
+"""Numbers that the three bytes of a colour tell apart."""
 
 SEGMENT_DTYPE = np.dtype(np.int32)
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_segment(value: Any) -> bool:
+    return _is_whole(value) and 0 <= value < SEGMENT_IDS
+
+
+def _is_color(value: Any) -> bool:
+    """Whether it is a colour, or nothing."""
+    rgb = isinstance(value, list) and len(value) == 3
+    return not value or (rgb and all(_is_whole(part) and 0 <= part <= 255 for part in value))
+
+
+Check = tuple[str, Callable[[Any], bool]]
+NAME: Check = "a number or a text", lambda value: isinstance(value, str | int | float)
+TEXT: Check = "a text", lambda value: isinstance(value, str)
+LIST: Check = "a list", lambda value: isinstance(value, list)
+WHOLE: Check = "a whole number", _is_whole
+SEGMENT: Check = f"a whole number of 0 to {SEGMENT_IDS - 1}", _is_segment
+COLOR: Check = "a list of three numbers 0 to 255", _is_color
+
+PARTS = ("images", "annotations", "categories")
+FIELDS: dict[str, dict[str, Check]] = {
+    "images": {"id": NAME, "file_name": TEXT},
+    "annotations": {"image_id": NAME, "file_name": TEXT, "segments_info": LIST},
+    "categories": {"id": WHOLE, "name": NAME, "color": COLOR},
+    "segments_info": {"id": SEGMENT, "category_id": WHOLE},
+}
+"""What is read of each entry of a panoptic JSON: what it must be, and whether it is."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +263,13 @@ def coco_legend(categories: Sequence[Mapping[str, Any]]) -> Legend:
         color = _hex(category.get("color")) or default_color(name, number - 1, taken=[item.color for item in items])
         kind: Kind = "thing" if category.get("isthing", 0) else "stuff"
         items.append(LegendClass(code if fits else number, name, color, kind, (code,)))
-    return Legend(tuple(items))
+    return Legend(tuple(items), -1 if fits else _free(items))
+
+
+def _free(items: Sequence[LegendClass]) -> int:
+    """An ignore value that no class has as id or as code."""
+    taken = {value for item in items for value in (item.id, *item.codes)}
+    return next(value for value in chain([255], range(65535, 0, -1)) if value not in taken)
 
 
 def _hex(color: Any) -> str | None:
@@ -268,12 +304,12 @@ def _name(file: str, place: Path, prefix: str | None) -> str:
     return f"{prefix}/{without_suffix(file)}" if prefix else without_suffix(str(place / file))
 
 
-def _document(path: Path, parts: Sequence[str] = tuple(FIELDS)) -> dict[str, Any]:
+def _document(path: Path, parts: Sequence[str] = PARTS) -> dict[str, Any]:
     """The JSON, which has the parts of a panoptic set that are wanted.
 
     Raises:
         MissingInputError: It is not there.
-        ReadError: It is no JSON, or of another kind.
+        ReadError: It is no JSON, of another kind, or damaged.
     """
     wanted = "a JSON in COCO's panoptic format" if "annotations" in parts else "a JSON in any of COCO's formats"
     try:
@@ -286,11 +322,28 @@ def _document(path: Path, parts: Sequence[str] = tuple(FIELDS)) -> dict[str, Any
         entries = found.get(part) if isinstance(found, dict) else None
         if not isinstance(entries, list) or not entries:
             raise ReadError(f"coco: {path} has no {part}; needed is {wanted}")
-        lacking = next((key for entry in entries for key in FIELDS[part] if key not in entry), None)
-        if lacking is not None:
-            hint = "; is it of the format for instances?" if lacking == "segments_info" else ""
-            raise ReadError(f"coco: {part} of {path} lack {lacking}, which COCO's panoptic format has{hint}")
+        _check_entries(entries, part, path)
+    for entry in found["annotations"] if "annotations" in parts else ():
+        _check_entries(entry["segments_info"], "segments_info", path)
     return cast("dict[str, Any]", found)
+
+
+def _check_entries(entries: Sequence[Any], part: str, path: Path) -> None:
+    """Nothing, where each entry has what is read of it.
+
+    Raises:
+        ReadError: One has not.
+    """
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise ReadError(f"coco: {part} of {path} have an entry {entry!r:.60}, needed is an object")
+        for key, (wanted, fits) in FIELDS[part].items():
+            if fits(entry.get(key)):
+                continue
+            if key in entry:
+                raise ReadError(f"coco: {part} of {path} have {key} {entry[key]!r:.60}, needed is {wanted}")
+            hint = "; is it of the format for instances?" if key == "segments_info" else ""
+            raise ReadError(f"coco: {part} of {path} lack {key}, which COCO's panoptic format has{hint}")
 
 
 def _image_of(images: Mapping[Any, Mapping[str, Any]], entry: Mapping[str, Any], path: Any) -> Mapping[str, Any]:

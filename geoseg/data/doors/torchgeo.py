@@ -34,11 +34,11 @@ from geoseg.data.doors.torchgeo_named import built, mended, torchgeo_module
 from geoseg.data.doors.torchgeo_pictures import base_of
 from geoseg.errors import InputError, MissingInputError
 from geoseg.io.combine import Mosaic, pick
+from geoseg.io.facts import positions
 from geoseg.io.labels import LabelSource, open_labels
 from geoseg.io.polygons import from_geometry, onto_crs
 from geoseg.io.protocol import Source
 from geoseg.io.regions import WGS84, region_geojson
-from geoseg.raster import match_bands
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ def _scenes_of(
             f"{type(dataset).__name__} has no image with a mask; give labels: beside torchgeo:, or another split"
         )
     for scene in found:
-        scene["image"] = _chosen(scene["image"], spec.get("image"))
+        scene["image"] = _chosen(scene["image"], spec.get("image"), name=type(dataset).__name__)
         if labels is None:
             scene["labels"] = {**scene["labels"], **options}
     return found
@@ -254,18 +254,43 @@ def _names(value: Any) -> bool:
     return is_torchgeo(value) or (isinstance(value, Mapping) and "torchgeo" in value)
 
 
-def _chosen(image: Source, options: Any) -> Source:
-    """The image with its bands renamed and chosen."""
+def _chosen(image: Source, options: Any, *, name: str) -> Source:
+    """The image with its bands renamed and chosen.
+
+    Raises:
+        InputError: An option makes no sense, or there are more or fewer names than bands.
+        BandError: A band that is selected is not there.
+    """
     if options is None:
         return image
     if not isinstance(options, Mapping) or not set(options) <= set(IMAGE_OPTIONS):
         raise InputError(f"image beside torchgeo: takes the options {', '.join(IMAGE_OPTIONS)} alone, got {options!r}")
     if "bands" in options:
-        image = pick(image, range(len(options["bands"])), [str(name) for name in options["bands"]])
+        names = _band_names(options["bands"])
+        if len(names) != len(image.bands):
+            raise InputError(
+                f"{name} has {len(image.bands)} bands [{', '.join(image.bands)}], {len(names)} names were given: "
+                f"[{', '.join(names)}]"
+            )
+        image = pick(image, range(len(names)), names)
     if "select" in options:
-        found = match_bands([str(name) for name in options["select"]], image.bands)
+        found = positions(_selected(options["select"]), image.bands, name)
         image = pick(image, found, [image.bands[position] for position in found])
     return image
+
+
+def _band_names(given: Any) -> list[str]:
+    listed = isinstance(given, list | tuple) and bool(given) and all(isinstance(name, str) for name in given)
+    if not listed or len({name.lower() for name in given}) < len(given):
+        raise InputError(f"bands of image beside torchgeo: must be a list of names that differ, got {given!r}")
+    return list(given)
+
+
+def _selected(given: Any) -> list[str | int]:
+    chosen = [given] if isinstance(given, str | int) else given
+    if not isinstance(chosen, list | tuple) or not chosen or not all(isinstance(one, str | int) for one in chosen):
+        raise InputError(f"select of image beside torchgeo: must be names or numbers of bands, got {given!r}")
+    return list(chosen)
 
 
 def _of_chips(dataset: Any, labels: Any) -> list[dict[str, Any]]:

@@ -445,6 +445,61 @@ def test_a_tif_mask_without_a_place_lies_on_its_image_whatever_is_known_of_that(
     assert not labels.valid[:, :3].any()
 
 
+@pytest.mark.parametrize(
+    "options", [{"nodata": 3}, {"select": 1}, {"select": ["band1"], "nodata": 3}, {"resampling": "nearest"}]
+)
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_a_mask_without_a_place_lies_on_its_image_with_options_too(tmp_path, options, suffix):
+    place(tmp_path / "images/1.tif", image_of(1).transpose(2, 0, 1))
+    picture(tmp_path / f"masks/1.{suffix}", mask_of(1))
+    labels = {"path": f"{tmp_path}/masks", **options}
+    (scene,) = expand_scenes([{"chips": {"images": f"{tmp_path}/images", "labels": labels}}])
+    _, found = read_all(pickle.loads(pickle.dumps(scene)))  # noqa: S301 - our own
+    assert (found.valid == (mask_of(1) != options.get("nodata"))).all()
+    assert (found.pixels[0][found.valid] == mask_of(1)[found.valid]).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"select": 2, "nodata": 3}, {"nodata": 3}, {"resampling": "mode"}, {"resampling": "mode", "nodata": 3}]
+)
+def test_a_tif_mask_with_a_place_is_read_with_options_as_any_other_raster(tmp_path, options):
+    """Its legend, too: the names are those of the band chosen, and nodata is no class."""
+    place(tmp_path / "images/a.tif", image_of(1, 12, 16).transpose(2, 0, 1))
+    both = np.stack([mask_of(1, 12, 16), mask_of(2, 12, 16)])
+    path = place(tmp_path / "masks/a.tif", both if "select" in options else both[0], west=500_001.5)
+    category = "<Category/><Category>{0} a</Category><Category>{0} b</Category><Category>{0} c</Category>"
+    bands = "".join(
+        f'<PAMRasterBand band="{band}"><CategoryNames>{category.format(word)}</CategoryNames></PAMRasterBand>'
+        for band, word in ((1, "one"), (2, "two"))
+    )
+    path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    labels = {"path": f"{tmp_path}/masks", **options}
+    (scene,) = expand_scenes([{"chips": {"images": f"{tmp_path}/images", "labels": labels}}])
+    told, legend = open_labels(scene["labels"])
+    same, wanted = open_labels({"path": str(path), **options})
+    assert legend == wanted
+    image = open_source(scene["image"])
+    for grid in (image.geobox, image.geobox.zoom_out(4), image.geobox.to_crs("EPSG:4326")):
+        found, truth = told.read(grid), same.read(grid)
+        assert (found.pixels == truth.pixels).all()
+        assert (found.valid == truth.valid).all()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"nodata": "none"}, "nodata must be a number, got 'none'"),
+        ({"select": 1.5}, "select: needed are band names or numbers counted from 1, got 1.5"),
+        ({"select": []}, "select: needed are band names"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_options_of_masks_are_of_the_right_kind(chips, tmp_path, suffix, option, message):
+    spec = chips([1], labels="masks/{}." + suffix)
+    with pytest.raises(InputError, match=message):
+        expand_scenes([{"chips": spec | {"labels": {"path": f"{tmp_path}/masks", **option}}}])
+
+
 def test_a_mask_of_another_shape_is_refused(chips, tmp_path):
     spec = chips([1])
     picture(tmp_path / "masks/1.png", mask_of(1, 5, 9))

@@ -125,6 +125,14 @@ def test_categories_of_any_number_have_an_id_that_a_map_can_hold(odd):
     assert legend.ignore not in legend.ids
 
 
+@pytest.mark.parametrize("codes", [[70_000, 255], [255, 65_535, 70_000], [70_000, *range(250, 260)], [255, -1]])
+def test_codes_do_not_matter_where_categories_are_numbered_anew(codes):
+    legend = coco_legend([{"id": code, "name": f"class {code}"} for code in codes])
+    assert legend.ids.tolist() == list(range(1, len(codes) + 1))
+    assert [item.codes for item in legend.classes] == [(code,) for code in sorted(codes)]
+    assert legend.ignore not in {*codes, *legend.ids.tolist()}
+
+
 def test_crowds_are_kept_as_class_but_never_as_an_object(panoptic):
     spec, _, (where,) = panoptic()
     (scene,) = expand_scenes([{"coco": spec | {"crowd": "keep"}}])
@@ -224,6 +232,52 @@ def test_json_that_does_not_fit_itself(panoptic, tmp_path, change, error, messag
     (tmp_path / "panoptic.json").write_text(json.dumps(document))
     with pytest.raises(error, match=message):
         expand_scenes([{"coco": spec}])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: d["categories"][0].update(color="#ff0000"),
+            "color '#ff0000', needed is a list of three numbers 0 to 255",
+        ),
+        (lambda d: d["categories"][0].update(color=[1, 2]), r"color \[1, 2\], needed is a list of three"),
+        (lambda d: d["categories"][0].update(color=[1, 2, 256]), "needed is a list of three numbers 0 to 255"),
+        (lambda d: d["categories"][0].update(id="w"), "categories of .* have id 'w', needed is a whole number"),
+        (lambda d: d["categories"][0].update(id=1.5), "have id 1.5, needed is a whole number"),
+        (lambda d: d["categories"][0].update(id=None), "have id None, needed is a whole number"),
+        (lambda d: d["categories"][0].update(name=None), "have name None, needed is a number or a text"),
+        (lambda d: d["categories"].append(7), "categories of .* have an entry 7, needed is an object"),
+        (lambda d: d["images"].append(["x"]), r"images of .* have an entry \['x'\], needed is an object"),
+        (lambda d: d["images"][0].update(file_name=7), "have file_name 7, needed is a text"),
+        (lambda d: d["images"][0].update(id=[1]), r"have id \[1\], needed is a number or a text"),
+        (lambda d: d["annotations"][0].update(image_id={}), "have image_id {}, needed is a number or a text"),
+        (lambda d: d["annotations"][0].update(file_name=None), "have file_name None, needed is a text"),
+        (lambda d: d["annotations"][0].update(segments_info=None), "have segments_info None, needed is a list"),
+        (lambda d: d["annotations"][0]["segments_info"][0].update(id="a"), "segments_info of .* have id 'a'"),
+        (lambda d: d["annotations"][0]["segments_info"][0].update(id=2**31), "2147483648, needed is a whole number of"),
+        (lambda d: d["annotations"][0]["segments_info"][0].pop("category_id"), "segments_info of .* lack category_id"),
+        (lambda d: d["annotations"][0]["segments_info"][0].update(category_id="b"), "have category_id 'b'"),
+        (lambda d: d["annotations"][0]["segments_info"].append(None), "segments_info of .* have an entry None"),
+    ],
+)
+def test_json_whose_entries_are_damaged(panoptic, tmp_path, change, message):
+    spec, document, _ = panoptic()
+    change(document)
+    (tmp_path / "panoptic.json").write_text(json.dumps(document))
+    with pytest.raises(ReadError, match=message) as caught:
+        expand_scenes([{"coco": spec}])
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_may_have_a_point_and_a_colour_may_be_missing(panoptic, tmp_path):
+    spec, document, (where,) = panoptic()
+    document["categories"][0].update(id=7.0, color=None)
+    document["annotations"][0]["segments_info"][0].update(id=5.0, category_id=7.0)
+    (tmp_path / "panoptic.json").write_text(json.dumps(document))
+    (scene,) = expand_scenes([{"coco": spec}])
+    labels = scene["labels"]
+    assert ((labels.read(labels.geobox).pixels[0] == 7) == (where == 1)).all()
 
 
 def test_json_that_is_none(panoptic, tmp_path):

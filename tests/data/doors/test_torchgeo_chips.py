@@ -13,11 +13,13 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 from torch.utils.data import Subset
 
+from geoseg.data.datamodule import SceneDataModule
 from geoseg.data.doors import expand_scenes
 from geoseg.data.doors.torchgeo_chips import ChipSet, chip_sources
 from geoseg.data.doors.torchgeo_identity import identity
 from geoseg.data.keys import stable_key
-from geoseg.errors import GridError, InputError, MissingInputError, ReadError
+from geoseg.data.scene import TRAINING, VALIDATION
+from geoseg.errors import BandError, GridError, InputError, MissingInputError, ReadError
 from geoseg.io import open_labels, open_source
 from geoseg.legend import Legend
 
@@ -240,6 +242,49 @@ def test_datasets_that_hold_what_cannot_be_told_are_never_taken_for_equal():
     assert identity(one) != identity(other)
 
 
+class Splits(datasets.NonGeoDataset):
+    """Three chips of each split, named alike in all; in memory, or in files that it lists."""
+
+    classes = ("a", "b")
+
+    def __init__(self, root=None, split="train"):
+        self.root, self.split = root, split
+        if root is not None:
+            self.files = [str(root / split / f"{number}.png") for number in range(3)]
+            (root / split).mkdir(exist_ok=True)
+            for number, path in enumerate(self.files):
+                Image.fromarray(positions((32, 32), seed=number)).save(path)
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        import torch
+
+        image = positions((32, 32), seed=index).transpose(2, 0, 1)
+        return {"image": torch.from_numpy(image.copy()).float(), "mask": torch.from_numpy(codes((32, 32), most=1))}
+
+
+def trained_on(*scenes):
+    data = SceneDataModule(scenes=list(scenes), gsd_m=1.0, patch_px=32, batch=2, epoch_patches=4)
+    data.setup()
+    found = [np.unique(scene.part).tolist() for scene in data.scenes]
+    data.close()
+    return found
+
+
+@pytest.mark.parametrize("in_files", [True, False])
+def test_chips_that_two_splits_call_the_same_are_told_apart_and_one_item_is_known(tmp_path, in_files):
+    train, val = (Splits(tmp_path if in_files else None, split) for split in ("train", "val"))
+
+    assert trained_on({"torchgeo": train}, {"torchgeo": val}) == [[TRAINING]] * 3 + [[VALIDATION]] * 3
+    with pytest.raises(InputError, match="training pixels of t Splits 2 lie on validation pixels of v Splits [02]"):
+        trained_on(
+            {"torchgeo": Subset(train, [0, 1, 2]), "part": "training", "name": "t"},
+            {"torchgeo": Subset(Subset(train, [1, 2]), [1]), "part": "validation", "name": "v"},
+        )
+
+
 def test_a_subset_keeps_its_order(tmp_path):
     dataset = datasets.LoveDA(str(loveda(tmp_path)), split="train")
 
@@ -288,6 +333,43 @@ def test_bands_and_classes_can_be_named_beside_the_dataset(tmp_path):
     assert found.names == ("other", "built", "green")
     truth = codes((16, 16), most=7, seed=1)
     np.testing.assert_array_equal(labels.read(image.geobox).pixels[0] == 3, truth >= 5)
+
+
+@pytest.mark.parametrize(("select", "channels"), [(["B", "r"], [2, 0]), ("g", [1]), (2, [1]), ([3, "r"], [2, 0])])
+def test_bands_are_selected_by_name_or_number(tmp_path, select, channels):
+    told = {"dataset": "LoveDA", "root": str(loveda(tmp_path))}
+
+    scene = expand_scenes([{"torchgeo": told, "image": {"bands": ["r", "g", "b"], "select": select}}])[0]
+
+    image = scene["image"]
+    assert image.bands == tuple("rgb"[channel] for channel in channels)
+    np.testing.assert_array_equal(
+        image.read(image.geobox).pixels, positions((16, 16), seed=1).transpose(2, 0, 1)[channels]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"bands": ["r", "g"]}, InputError, r"has 3 bands \[.*\], 2 names were given: \[r, g\]"),
+        ({"bands": ["r", "g", "b", "n"]}, InputError, "has 3 bands .* 4 names were given"),
+        ({"bands": "rgb"}, InputError, "bands .* must be a list of names that differ, got 'rgb'"),
+        ({"bands": 5}, InputError, "must be a list of names that differ, got 5"),
+        ({"bands": [1, 2, 3]}, InputError, "must be a list of names that differ"),
+        ({"bands": ["r", "R", "b"]}, InputError, "must be a list of names that differ"),
+        ({"bands": {"r": 1, "g": 2, "b": 3}}, InputError, "must be a list of names that differ"),
+        ({"select": []}, InputError, r"select .* must be names or numbers of bands, got \[\]"),
+        ({"select": {"r": 1}}, InputError, "select .* must be names or numbers of bands"),
+        ({"select": [0.5]}, InputError, "select .* must be names or numbers of bands"),
+        ({"select": ["nir"]}, BandError, "nir"),
+        ({"select": [4]}, BandError, "band 4 was selected, LoveDA has bands 1 to 3"),
+    ],
+)
+def test_names_of_bands_that_do_not_fit_the_image_are_refused_in_one_line(tmp_path, options, error, message):
+    loveda(tmp_path)
+    with pytest.raises(error, match=message) as caught:
+        expand_scenes([{"torchgeo": {"dataset": "LoveDA", "root": str(tmp_path)}, "image": options}])
+    assert "\n" not in str(caught.value)
 
 
 def test_a_configs_own_legend_is_matched_by_name(tmp_path):

@@ -73,6 +73,15 @@ def test_a_sample_is_the_pixels_asked_for_with_torchgeos_keys(image, labels):
     assert dataset.bounds[0].stop - dataset.bounds[0].start == COLS * RES
 
 
+def test_what_float32_cannot_hold_is_filled(tmp_path):
+    pixels = positions().astype(np.float64)
+    pixels[0, 1, 2] = -np.finfo(np.float64).max
+    sample = as_torchgeo(write(tmp_path / "deep.tif", pixels), fill=-1)[box(0, 0, 4, 4)]["image"]
+
+    assert sample[:, 1, 2].tolist() == [-1, -1]
+    assert (sample == -1).sum() == 2
+
+
 def test_outside_raises_what_torchgeo_raises_and_the_edge_is_filled(image):
     dataset = as_torchgeo(image, fill=-1)
 
