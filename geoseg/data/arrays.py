@@ -350,10 +350,19 @@ def _reopened(path: Path, shape: tuple[int, ...], dtype: str, writable: bool) ->
 
 
 def kept_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype in which pixels of `dtype` are kept: their own where torch has it, else the next that holds them."""
+    """The dtype in which pixels of `dtype` are kept: their own where torch and GDAL have it, else one of these.
+
+    Of bytes the next that holds them; of all others float32, which rounds: integers are exact up to 2 ** 24.
+    """
     if dtype.name in KEPT_DTYPES:
         return dtype
     return np.dtype({"int8": "int16", "bool": "uint8"}.get(dtype.name, "float32"))
+
+
+def as_kept(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Pixels in the dtype in which they are kept; what float32 cannot hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return pixels.astype(dtype, copy=False)
 
 
 def layer_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:

@@ -20,7 +20,7 @@ from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 from odc.geo.geobox import GeoBox
 
-from geoseg.data.arrays import MAPS, BlockLattice, Piece, create_file, spans, window_of
+from geoseg.data.arrays import MAPS, BlockLattice, Piece, as_kept, create_file, spans, window_of
 from geoseg.data.scene import BLOCK_PX
 from geoseg.errors import MissingInputError, ReadError
 from geoseg.io.grids import crop
@@ -41,6 +41,11 @@ class Unreadable(NamedTuple):
     scene: str
     window: Window
     reason: str
+
+    def __str__(self) -> str:
+        """The place, in words."""
+        place = self.window
+        return f"rows {place.row_off} to {place.row_stop}, columns {place.col_off} to {place.col_stop} of {self.scene}"
 
 
 class BlockPool:
@@ -351,7 +356,7 @@ class BlockCache:
         return None
 
     def _read(self, window: Window) -> NDArray[Any]:
-        return np.ascontiguousarray(self.source.read(crop(self.grid, window)).pixels, self.dtype)
+        return np.ascontiguousarray(as_kept(self.source.read(crop(self.grid, window)).pixels, self.dtype))
 
     def _number(self, row: int, col: int) -> int:
         return self.first + row * self._lattice.count[1] + col

@@ -15,7 +15,7 @@ from torch import distributed
 from geoseg.data.augment import AugmentOptions, augment_batch
 from geoseg.data.decode import DecodedSet, decode_scenes
 from geoseg.data.grids import outline_of
-from geoseg.data.label_index import LabelIndex
+from geoseg.data.label_index import NOWHERE, LabelIndex, Mask
 from geoseg.data.loader import Batches, PatchLoader
 from geoseg.data.sampling import PatchBatches, PatchSampler, SamplingOptions, share_of, validation_windows
 from geoseg.data.scene import TEST, TRAINING, VALIDATION, SceneArrays
@@ -37,7 +37,9 @@ from geoseg.errors import InputError
 from geoseg.io.regions import open_area
 from geoseg.legend import Legend
 from geoseg.progress import progress_bar
+from geoseg.tiling import Window
 
+MOST_SEED = 2**32 - 1  # what Lightning takes; torch's generators have room for the batches of such a seed
 VALIDATION_SIDE_PX = 256  # smaller validation patches would be mostly the context around them
 
 logger = logging.getLogger(__name__)
@@ -95,7 +97,7 @@ class SceneDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_options(scenes, patch_px=patch_px, batch=batch, epoch_patches=epoch_patches, workers=workers)
+        _check_options(scenes, patch_px=patch_px, batch=batch, epoch_patches=epoch_patches, workers=workers, seed=seed)
         check_unlabelled(unlabelled, batch=unlabelled_batch, labelled_batch=batch, augment=unlabelled_augment)
         self._specs, self._legend_spec, self._wanted_bands, self._gsd_m = scenes, legend, bands, gsd_m
         self._missing_bands = missing_bands
@@ -282,21 +284,31 @@ def rarity(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(present, least / np.maximum(counts, 1), 0.0)
 
 
-def _area(spec: Any, opened: OpenedScenes) -> Any:
-    """The region that patches are drawn in, read once; None for everywhere. It need not touch every scene."""
+def _area(spec: Any, opened: OpenedScenes) -> Mask | list[Mask] | None:
+    """The region that patches are drawn in; None for everywhere. It need not touch every scene.
+
+    One on the ground is read once, for all scenes; one in pixels counts in each image anew.
+    """
     if spec is None:
         return None
+    areas: dict[int, Mask] = {}
     refused: list[InputError] = []
-    for scene in opened.inputs:
+    for number, scene in enumerate(opened.inputs):
         try:
-            return open_area(spec, scene.image.geobox)
+            area = open_area(spec, scene.image.geobox)
         except InputError as error:
             refused.append(error)
-    raise refused[0]
+            continue
+        if not isinstance(area.region, Window):
+            return area
+        areas[number] = area
+    if not areas:
+        raise refused[0]
+    return [areas.get(number, NOWHERE) for number in range(len(opened.inputs))]
 
 
 def _check_options(
-    scenes: list[dict[str, Any]], *, patch_px: int, batch: int, epoch_patches: int, workers: int
+    scenes: list[dict[str, Any]], *, patch_px: int, batch: int, epoch_patches: int, workers: int, seed: int
 ) -> None:
     if not scenes:
         raise InputError("data.scenes is empty: needed is at least one mapping with image and labels")
@@ -306,6 +318,8 @@ def _check_options(
         raise InputError(f"batch is {batch} and epoch_patches {epoch_patches}: needed is 1 <= batch <= epoch_patches")
     if workers < 0:
         raise InputError(f"workers is {workers}: needed is 0 or more")
+    if not 0 <= seed <= MOST_SEED:
+        raise InputError(f"seed is {seed}: needed is a whole number from 0 to {MOST_SEED:,}")
 
 
 def counts_by_name(legend: Legend, counts: NDArray[np.int64]) -> dict[str, int]:

@@ -86,6 +86,7 @@ def decode_scenes(
         OutputError: The folder cannot be written, or is full.
     """
     plans = [plan_scene(scene, legend, options) for scene in inputs]
+    _tell_rounded(inputs)
     workers = threads or min(MOST_THREADS, os.cpu_count() or 1)
     with ExitStack() as stack:
         store = Placing.of(plans, options)
@@ -106,6 +107,16 @@ def decode_scene(
     """One scene in memory, as `decode_scenes` gives it; `more` are other fields of SceneInput."""
     scene = SceneInput(name=name, image=image, labels=labels, grid=grid, area=area, **more)
     return decode_scenes([scene], legend=legend, options=StoreOptions(memory_gb=float("inf"))).scenes[0]
+
+
+def _tell_rounded(inputs: Sequence[SceneInput]) -> None:
+    """Warns once of images whose integers may not fit into what is kept of them."""
+    wide = [scene for scene in inputs if scene.image.dtype.kind in "iu" and kept_dtype(scene.image.dtype).kind == "f"]
+    if wide:
+        logger.warning(
+            "%s has pixels of %s, which are kept as float32: values beyond 16,777,216 are rounded",
+            wide[0].name, wide[0].image.dtype,
+        )  # fmt: skip
 
 
 def _silent(done: int, total: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from math import hypot, isfinite, sqrt
+from math import hypot, inf, isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -75,13 +75,12 @@ def grid_at(geobox: GeoBox, gsd_m: float | None) -> GeoBox:
     the whole extent.
 
     Raises:
-        InputError: `gsd_m` is not positive.
+        InputError: `gsd_m` is not positive, or not finite.
         GridError: The grid has no CRS.
     """
     if gsd_m is None:
         return geobox
-    if gsd_m <= 0:
-        raise InputError(f"gsd_m is {gsd_m}: needed is a ground sampling distance above 0 m")
+    check_gsd_m(gsd_m)
     rows, cols = geobox.shape
     now = ground_gsd_m(geobox)
     new_rows, new_cols = max(1, round(rows * now[0] / gsd_m)), max(1, round(cols * now[1] / gsd_m))
@@ -89,6 +88,16 @@ def grid_at(geobox: GeoBox, gsd_m: float | None) -> GeoBox:
         return geobox
     scaled = geobox.affine @ Affine.scale(cols / new_cols, rows / new_rows)
     return GeoBox((new_rows, new_cols), scaled, geobox.crs)
+
+
+def check_gsd_m(gsd_m: float) -> None:
+    """Nothing, where a ground sampling distance is one.
+
+    Raises:
+        InputError: It is not positive, or not finite.
+    """
+    if not 0 < gsd_m < inf:
+        raise InputError(f"gsd_m is {gsd_m}: needed is a finite ground sampling distance above 0 m")
 
 
 def lonlat_mesh(geobox: GeoBox, *, nodes: int = 65) -> NDArray[np.float64]:

@@ -31,6 +31,17 @@ class Mask(Protocol):
         """Which pixels of the grid lie inside, `(row, col)`."""
 
 
+class _Nowhere:
+    """The region of a scene in which none of its pixels lies."""
+
+    def mask(self, geobox: GeoBox, /) -> NDArray[np.bool_]:
+        """False everywhere, `(row, col)`."""
+        return np.zeros(tuple(geobox.shape), np.bool_)
+
+
+NOWHERE: Mask = _Nowhere()
+
+
 class _Piece(NamedTuple):
     """What a window adds to an index: cells, then pairs of a cell and a class, then cells that the area cuts."""
 
@@ -75,13 +86,15 @@ class LabelIndex:
     cut_bits: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, scenes: Sequence[SceneArrays], *, classes: int, area: Mask | None = None) -> LabelIndex:
+    def of(
+        cls, scenes: Sequence[SceneArrays], *, classes: int, area: Mask | Sequence[Mask] | None = None
+    ) -> LabelIndex:
         """The index of the scenes' training pixels, in one pass over `labels` and `part`, window by window.
 
         Args:
             scenes: Decoded and split.
             classes: Number of classes.
-            area: Only pixels inside count.
+            area: Only pixels inside count; one for all scenes, or one for each.
 
         Raises:
             InputError: A scene's weight is negative or no number.
@@ -91,9 +104,10 @@ class LabelIndex:
                 raise InputError(f"the weight of {scene.name} is {scene.weight}: needed is a number from 0 on")
         shapes = np.array([scene.shape for scene in scenes], np.int64).reshape(-1, 2)
         starts = np.concatenate([[0], np.cumsum((-(-shapes // CELL_PX)).prod(1))]).astype(np.int64)
+        areas = area if isinstance(area, Sequence) else [area] * len(scenes)
         pieces = [_empty_piece()]
-        for scene, start in zip(scenes, starts.tolist(), strict=False):
-            pieces += _pieces(scene, start, classes, area)
+        for scene, start, own in zip(scenes, starts[:-1].tolist(), areas, strict=True):
+            pieces += _pieces(scene, start, classes, own)
         found = _Piece(*(np.concatenate(parts) for parts in zip(*pieces, strict=True)))
         order = np.argsort(found.cells)
         cells = found.cells[order]

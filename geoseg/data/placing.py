@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
+import rasterio
 from odc.geo.geobox import GeoBox
 
+import geoseg
 from geoseg.data.arrays import BlockArray, kept_dtype, layer_bytes
 from geoseg.data.block_cache import BlockCache, BlockPool, Unreadable, blocks_of
 from geoseg.data.keys import stable_key
+from geoseg.data.origins import origins_of
 from geoseg.data.reading import FileBlocks, Reading, SceneReader, file_blocks, index_dtype, reading_windows
 from geoseg.data.scene import BLOCK_PX, OUTSIDE, TRAINING, Layer, SceneArrays, windows_of
 from geoseg.data.store import ENDING, FORMAT, GB, Job, StoreOptions, writing
@@ -132,6 +136,7 @@ class ScenePlan:
             scene.absent,
             scene.weight,
             layers.get(SOFT),
+            origins_of(scene.image) if self.reader.grid.crs is None else frozenset(),
         )
 
 
@@ -165,12 +170,22 @@ def entry_key(plan: ScenePlan, *, pixels: bool) -> str | None:
     """The name of an entry: of all that its layers depend on."""
     scene, reader = plan.scene, plan.reader
     parts = {
-        "format": FORMAT, "block": BLOCK_PX, "layers": sorted(plan.layers) if pixels else "planes",
+        "format": FORMAT, "versions": _versions(), "block": BLOCK_PX,
+        "layers": sorted(plan.layers) if pixels else "planes",
         "image": scene.image, "labels": scene.labels if scene.soft is None else scene.soft, "own": scene.image.geobox,
         "bands": scene.image.bands, "absent": scene.absent, "dtype": reader.dtype, "legend": reader.legend,
         "grid": reader.grid, "area": scene.area,
     }  # fmt: skip
     return stable_key(parts)
+
+
+def _versions() -> dict[str, str]:
+    """What decides how files are read and warped; another version may give other pixels."""
+    return {
+        "geoseg": geoseg.__version__,
+        "gdal": rasterio.__gdal_version__,
+        "proj": f"{pyproj.proj_version_str} {rasterio.__proj_version__}",  # each has one of its own
+    }
 
 
 # -- where it goes -----------------------------------------------------------------------------------------------------

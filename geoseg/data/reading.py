@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geoseg.data.arrays import as_kept
 from geoseg.data.block_cache import CANNOT_READ, OnError, Unreadable, unreadable_message
 from geoseg.data.scene import BLOCK_PX
 from geoseg.errors import ReadError
@@ -168,7 +169,9 @@ class SceneReader:
             return self._nothing(window)
         seen = self.image.read(place)
         usable = seen.valid if inside is None else seen.valid & inside
-        pixels = seen.pixels if seen.pixels.dtype == self.dtype else seen.pixels.astype(self.dtype)
+        pixels = as_kept(seen.pixels, self.dtype)
+        if pixels.dtype.kind == "f":  # judged in the dtype that is kept: float64 may hold what float32 does not
+            usable = usable & np.isfinite(pixels).all(0)
         labels, soft = self._labels(place, usable)
         return Reading(window, pixels, usable, labels, soft, in_area=True)
 

@@ -36,7 +36,9 @@ class SamplingOptions:
             all training pixels, going on from epoch to epoch; `hard`: around labelled pixels, in proportion to the last
             loss seen there.
         rates: Share of single classes among the balanced patches, by name; the other classes share the rest evenly.
-        area: The region that patches' middles lie in: a polygon file, `{bbox: [...], crs: ...}`; without, everywhere.
+        area: The region that pixels are drawn in: a polygon file, `{bbox: [...], crs: ...}`, or `{rows: [a, b], cols:
+            [a, b]}` in pixels of each image; without, everywhere. A patch's middle may lie `jitter_px` outside it, and
+            at a scene's edge more; `grid` lays its patches so that they show all of it.
         jitter_px: How far a patch's middle may lie from the pixel it was drawn for; without, a quarter of a patch.
     """
 

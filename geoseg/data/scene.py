@@ -58,6 +58,8 @@ class SceneArrays:
         weight: How often patches are drawn from it, in comparison to its pixels' share.
         soft: Shares of the classes, uint8 `(class, row, col)` that add up to 255 (to within rounding) where `labels`
             has a class, which is then the one of the largest share; None where labels are plain.
+        origins: What the image of a scene without a CRS is read from, as `origins_of` names it: scenes that share one
+            are of one image. None where that is not known; then the name tells.
     """
 
     name: str
@@ -72,6 +74,7 @@ class SceneArrays:
     absent: tuple[int, ...] = ()
     weight: float = 1.0
     soft: Layer | None = None
+    origins: frozenset[str] = frozenset()
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from geoseg.data.decode import SceneInput
 from geoseg.data.doors import DOORS, expand_scenes, expand_unlabelled
-from geoseg.data.grids import grid_at, ground_gsd_m
+from geoseg.data.grids import check_gsd_m, grid_at, ground_gsd_m
 from geoseg.data.scene import PARTS
 from geoseg.errors import BandError, GridError, InputError, LegendError
 from geoseg.io.band_sets import with_bands
@@ -103,7 +103,6 @@ def open_unlabelled(
     for number, spec in enumerate(expand_unlabelled(specs)):
         _check_keys(spec, UNLABELLED_KEYS, ("image",), f"of data.unlabelled has {{}}; its keys are {KNOWN_UNLABELLED}")
         image = open_source(spec["image"])
-        # Scenes without a CRS are told apart by name, so a number alone would not do.
         named = {"name": _scene_name(spec["image"], number, what="unlabelled scene"), **spec}
         try:
             if missing_bands == "refuse":
@@ -177,11 +176,13 @@ def _ground_size(scene: SceneInput, gsd_m: float | None) -> tuple[float, float]:
 
     Raises:
         GridError: The scene has no CRS, and the configuration does not say either.
+        InputError: What it says is no size.
     """
     if scene.grid.crs is not None:
         return ground_gsd_m(scene.grid)
     if gsd_m is None:
         raise GridError(f"{scene.name} has no CRS, so its pixels have no size on the ground; say it with data.gsd_m")
+    check_gsd_m(gsd_m)
     return gsd_m, gsd_m
 
 

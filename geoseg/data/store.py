@@ -37,7 +37,7 @@ from geoseg.errors import GeosegError, InputError, OutputError, ReadError
 
 GB = 2**30
 META, CLAIM, STAMP = "meta.json", "claim.json", "used"
-FORMAT = 1
+FORMAT = 2
 ENDING = ".blocks"
 SAMPLES, SAMPLE_BYTES = 64, 4096
 POLL_S = 0.1

@@ -10,6 +10,7 @@ from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
+from geoseg.data.arrays import as_kept
 from geoseg.errors import GridError, InputError
 from geoseg.extras import extra_module
 from geoseg.io.labels import LabelSource, LabelSpec, open_labels
@@ -108,8 +109,9 @@ def _sample(dataset: Any, grid: GeoBox) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if dataset.source is not None:
         raster = dataset.source.read(grid)
-        pixels = np.where(raster.valid, raster.pixels.astype(np.float32), np.float32(dataset.fill))
-        found["image"] = torch.from_numpy(pixels)
+        pixels = as_kept(raster.pixels, np.dtype(np.float32))
+        usable = raster.valid & np.isfinite(pixels).all(0)  # float64 may hold what float32 does not
+        found["image"] = torch.from_numpy(np.where(usable, pixels, np.float32(dataset.fill)))
     if dataset.labels is not None:
         raster = dataset.labels.read(grid)
         codes = np.where(raster.valid, raster.pixels[0].astype(np.int64), dataset.mask_fill)

@@ -15,8 +15,10 @@ from torch import distributed
 from geoseg.data.augment import AugmentOptions, CutMixOptions, augment_batch
 from geoseg.data.label_index import LabelIndex
 from geoseg.data.sampling import PatchBatches, PatchSampler, SamplingOptions
-from geoseg.data.scene import OUTSIDE, TEST, TRAINING, VALIDATION, SceneArrays, windows_of
+from geoseg.data.scene import TRAINING, SceneArrays, windows_of
 from geoseg.data.splits.buffer import cut_buffers
+from geoseg.data.splits.checks import leave_out
+from geoseg.data.splits.same_image import shared_pixels
 from geoseg.errors import InputError
 
 SAME = "same"
@@ -72,7 +74,7 @@ def check_unlabelled(given: Given, *, batch: int | None, labelled_batch: int, au
 def set_apart(scenes: Sequence[SceneArrays], unlabelled: Sequence[SceneArrays], *, buffer_m: float | None) -> None:
     """Leaves out of unlabelled scenes what lies on validation or test pixels of others, or within the buffer of them.
 
-    Scenes without a CRS are compared by name: one of the name of a scene that validates or tests is left out whole.
+    Of those without a CRS, one that holds pixels of an image that validate or test is left out whole.
 
     Args:
         scenes: Those with labels, split.
@@ -85,21 +87,18 @@ def set_apart(scenes: Sequence[SceneArrays], unlabelled: Sequence[SceneArrays], 
     if not unlabelled:
         return
     cut_buffers([*scenes, *unlabelled], buffer_m=buffer_m)
-    judged = {scene.name for scene in scenes if scene.geobox.crs is None and _holds(scene, VALIDATION, TEST)}
-    for scene in unlabelled:
-        if scene.geobox.crs is None and scene.name in judged:
-            logger.warning("%s validates or tests, and is left out of data.unlabelled", scene.name)
-            for window in windows_of(scene.shape):
-                scene.part[window.slices] = np.uint8(OUTSIDE)
-    if not any(_holds(scene, TRAINING) for scene in unlabelled):
+    for number in sorted({shared.scene for shared in shared_pixels(unlabelled, scenes)}):
+        logger.warning("%s validates or tests, and is left out of data.unlabelled", unlabelled[number].name)
+        leave_out(unlabelled[number])
+    if not any(_trains(scene) for scene in unlabelled):
         raise InputError(
             "data.unlabelled leaves no pixel to draw: its scenes hold none, or lie on validation or test pixels and "
             "within split.buffer_m of them; name imagery of other places, or a smaller buffer"
         )
 
 
-def _holds(scene: SceneArrays, *parts: int) -> bool:
-    return any(bool(np.isin(scene.part[window.slices], parts).any()) for window in windows_of(scene.shape))
+def _trains(scene: SceneArrays) -> bool:
+    return any(bool((scene.part[window.slices] == TRAINING).any()) for window in windows_of(scene.shape))
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------

@@ -185,6 +185,28 @@ def test_patches_come_from_the_area_and_from_scenes_with_weight(scene, write):
     assert (windows[:, 1] + 16 <= 80).all()
 
 
+def test_an_area_in_pixels_holds_for_each_scene_and_one_on_the_ground_for_all(scene, write):
+    def copied(name, side):
+        image, labels = np.ones((2, side, side), np.uint16), np.ones((1, side, side), np.uint8)
+        return {
+            "image": write(f"{name}.tif", image, west=900_000.0, bands=("red", "nir")),
+            "labels": {"path": write(f"{name}_labels.tif", labels, west=900_000.0), "legend": NAMES},
+        }
+
+    def drawn(other, area):
+        sampling = SamplingOptions(shares={"random": 1.0}, area=area, jitter_px=0)
+        data = module(scene, copied(*other), sampling=sampling, epoch_patches=64)
+        return torch.cat([batch["window"] for batch in data.train_dataloader()])
+
+    windows = drawn(("far", 160), {"rows": [40, 80]})
+    assert set(windows[:, 0].tolist()) == {0, 1}
+    assert ((windows[:, 1] + 16 >= 40) & (windows[:, 1] + 16 < 80)).all()
+    assert not drawn(("small", 96), {"rows": [100, 140]})[:, 0].any()  # it has no such rows
+    assert not drawn(("far", 160), {"bbox": [500_000, 5_199_000, 501_000, 5_200_000]})[:, 0].any()
+    with pytest.raises(InputError, match="rows from 500 on, the scene has 160"):
+        drawn(("far", 160), {"rows": [500, 600]})
+
+
 def test_patches_with_a_high_loss_come_again(scene):
     data = module(scene, sampling=SamplingOptions(shares={"hard": 1.0}, jitter_px=0), epoch_patches=256)
     assert data.learns_from_losses
@@ -255,6 +277,9 @@ def test_another_resolution_is_read_from_the_sources(scene):
         ({"patch_px": 31}, "32 or more"),
         ({"epoch_patches": 2}, "epoch_patches"),
         ({"workers": -1}, "workers"),
+        ({"seed": -1}, "seed is -1: needed is a whole number from 0 to 4,294,967,295"),
+        ({"seed": 2**70}, "needed is a whole number from 0 to 4,294,967,295"),
+        ({"gsd_m": float("nan")}, "gsd_m is nan"),
         ({"sampling": SamplingOptions(rates={"wader": 0.5})}, "wader"),
     ],
 )

@@ -192,6 +192,35 @@ def test_bands_keep_the_dtype_that_torch_has(memory_source, legend):
         assert arrays.absent == (0,)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_what_float32_cannot_hold_is_not_valid(memory_source, legend, way):
+    pixels = np.full((2, 300, 300), 7.0)
+    pixels[0, :2, :3], pixels[1, 4, 4], pixels[1, 5, 5] = -np.finfo(np.float64).max, 1e39, 3e38
+    image = memory_source(pixels)
+    labels = memory_source(np.ones((1, 300, 300), np.uint8), bands=("label",))
+    scene = SceneInput(name="a", image=image, labels=labels, grid=image.geobox)
+    found = decode_scenes([scene], legend=legend, options=options_for(way, (300, 300), bands=4))
+    (arrays,) = found.scenes
+    hidden = np.zeros((300, 300), bool)
+    hidden[:2, :3], hidden[4, 4] = True, True
+    np.testing.assert_array_equal(everything(arrays.valid), ~hidden)
+    assert (everything(arrays.labels)[hidden] == arrays.no_label).all()
+    assert np.isfinite(everything(arrays.pixels)[:, ~hidden]).all()
+    assert image.valid.all()  # the source's own are left alone
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "warned"), [("uint32", True), ("int64", True), ("uint16", False), ("float64", False)]
+)
+def test_integers_that_may_be_rounded_are_told_once(memory_source, legend, caplog, dtype, warned):
+    labels = memory_source(np.ones((1, 20, 20), np.uint8), bands=("label",))
+    images = [memory_source(np.full((1, 20, 20), 7, dtype)) for _ in range(3)]
+    scenes = [SceneInput(name=f"{k}", image=image, labels=labels, grid=image.geobox) for k, image in enumerate(images)]
+    decode_scenes(scenes, legend=legend, options=StoreOptions())
+    assert caplog.text.count("beyond 16,777,216") == int(warned)
+
+
 def test_many_classes_take_sixteen_bits(memory_source):
     legend = Legend.from_names([f"class {k}" for k in range(300)])
     ids = (np.arange(400).reshape(1, 20, 20) % 300 + int(legend.ids[0])).astype(np.uint16)
@@ -412,6 +441,15 @@ def test_another_option_makes_another_entry(made_up, kept, entries):
         assert kept(other) > 0
         assert kept(other) == 0
     assert len(entries()) == 4
+
+
+@pytest.mark.parametrize("what", ["geoseg.__version__", "rasterio.__gdal_version__", "pyproj.proj_version_str"])
+def test_another_version_of_what_reads_reads_again(kept, entries, monkeypatch, what):
+    assert kept() > 0
+    monkeypatch.setattr(what, "99.0")
+    assert kept() > 0
+    assert kept() == 0
+    assert len(entries()) == 2
 
 
 def test_a_changed_file_is_read_again(tiff, tmp_path, legend, entries):

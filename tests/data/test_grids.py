@@ -135,3 +135,9 @@ def test_cells_of_a_window_hold_what_those_of_the_whole_do(seed, step, top, left
     padded = np.pad(alone, [(0, -33 % step), (0, -29 % step)], constant_values=-1)
     cells = padded.reshape(padded.shape[0] // step, step, padded.shape[1] // step, step).max((1, 3))
     np.testing.assert_array_equal(cells[here], found)
+
+
+@pytest.mark.parametrize("gsd_m", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_resolution_that_is_none_is_refused(grid, gsd_m):
+    with pytest.raises(InputError, match=f"gsd_m is {gsd_m}: needed is a finite ground sampling distance above 0 m"):
+        grid_at(grid(10, 10), gsd_m)

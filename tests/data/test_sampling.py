@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -294,6 +294,22 @@ def test_patches_lie_in_the_area(decoded):
         assert (middles(windows)[2] < 100 + 16).all()  # at the edge they are moved inside the scene, eastward
         assert (middles(windows)[2] >= 16).all()
     assert sampler([scene], {"grid": 1}, area=West()).draw(0)[:, 2].max() < 100
+
+
+def test_each_scene_may_have_an_area_of_its_own(decoded):
+    @dataclass
+    class Rows:
+        stop: int
+
+        def mask(self, geobox):
+            row = (5_200_000 - geobox.affine.f) / 10 + np.arange(geobox.shape[0])[:, None]
+            return np.broadcast_to(row < self.stop, geobox.shape)
+
+    scenes = [decoded(np.zeros((256, 300), np.uint8)) for _ in range(3)]
+    windows = sampler(scenes, {"random": 1}, area=[Rows(50), Rows(0), Rows(90)], jitter_px=0, epoch_patches=200).draw(0)
+    scene, row, _ = middles(windows)
+    assert set(scene.tolist()) == {0, 2}
+    assert [row[scene == k].max() for k in (0, 2)] == [49, 89]
 
 
 def test_losses_noted_in_an_epoch_count_from_the_next_one_on(scenes):

@@ -250,6 +250,46 @@ def test_without_a_crs_a_name_tells_what_validates(scene, write, caplog):
         module(*plain.values(), unlabelled=images[1:], gsd_m=10.0)
 
 
+@pytest.fixture
+def chips(write, tmp_path):
+    """Chips without a CRS, and a function that gives their labelled mapping; number 2 validates."""
+    for number in range(4):
+        write(f"im/{number}.tif", positions(row=number + 1), bands=("red", "nir"), crs=None)
+        write(f"ma/{number}.tif", np.ones((1, SIDE, SIDE), np.uint8), crs=None)
+    folders = {"images": str(tmp_path / "im"), "labels": {"path": str(tmp_path / "ma"), "legend": NAMES}}
+
+    def listed(part, *numbers, **more):
+        return {"chips": {**folders, "list": list(map(str, numbers)), "part": part}, **more}
+
+    return listed
+
+
+@pytest.mark.parametrize("how", ["paths", "absolute", "link", "mapping", "named", "folder"])
+def test_without_a_crs_the_file_tells_whatever_it_is_called(chips, tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.tif").symlink_to(tmp_path / "im" / "2.tif")
+    given = {
+        "paths": [f"im/{k}.tif" for k in range(4)],
+        "absolute": [str(tmp_path / "im" / f"{k}.tif") for k in range(4)],
+        "link": ["im/0.tif", "im/1.tif", "link.tif", "im/3.tif"],
+        "mapping": [{"image": {"path": f"im/{k}.tif", "nodata": 0}, "name": f"pool {k}"} for k in range(4)],
+        "named": [{"chips": {"images": str(tmp_path / "im")}, "name": "pool"}],
+        "folder": [{"chips": {"images": "./im"}}],
+    }
+    data = module(chips("training", 0, 1), chips("validation", 2), unlabelled=given[how], gsd_m=10.0)
+    drawn = [bool((np.asarray(each.part) == TRAINING).any()) for each in data.unlabelled]
+    assert drawn == [True, True, False, True]
+
+
+@pytest.mark.parametrize("part", ["training", "split"])
+def test_without_a_crs_a_labelled_file_that_validates_does_not_train_under_another_name(chips, part):
+    scenes = chips(part, 0, 1, 2, name="train"), chips("validation", 2, name="val")
+    with pytest.raises(InputError, match="training pixels of train/2 lie on validation pixels of val/2"):
+        module(*scenes, gsd_m=10.0)
+    data = module(*scenes, gsd_m=10.0, split=SplitOptions(leakage="drop"))
+    assert [int(np.asarray(each.part).max()) for each in data.scenes] == [TRAINING, TRAINING, 0, VALIDATION]
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -107,6 +107,18 @@ class ChipSet:
         """A name that is the same in another run as long as the files are; None where there is none."""
         return f"{self.told} {self.kind}" if self.by_files and is_stable(self.told) else None
 
+    def item(self, index: int) -> str:
+        """What the item at `index` is, in words that a subset has for it too."""
+        dataset = self.dataset
+        while dataset is not base_of(dataset):
+            dataset, index = dataset.dataset, int(dataset.indices[index])
+        return f"{self._base_told} {index}"
+
+    @cached_property
+    def _base_told(self) -> str:
+        base = base_of(self.dataset)
+        return self.told if base is self.dataset else identity(base)
+
     def chip(self, index: int) -> Chip:
         """The item at `index`, without the dataset's transforms.
 
@@ -177,6 +189,11 @@ class ChipImage:
     file: File | None
     names: tuple[str, ...]
     kind: str
+
+    @property
+    def origin(self) -> str:
+        """What the item is, the same in every subset of its dataset; for where no file says it."""
+        return self.chips.item(self.index)
 
     @cached_property
     def geobox(self) -> GeoBox:

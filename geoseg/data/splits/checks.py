@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geoseg.data.scene import OUTSIDE, TEST, TRAINING, VALIDATION, SceneArrays, windows_of
 from geoseg.data.splits.leaks import Leak, find_leaks
 from geoseg.data.splits.options import SplitOptions
+from geoseg.data.splits.same_image import shared_pixels
 from geoseg.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -21,21 +22,31 @@ PLACES = {VALIDATION: "in validation", TEST: "in the test", OUTSIDE: "in the buf
 def settle_leaks(scenes: Sequence[SceneArrays], roles: Sequence[str], *, buffer_m: float | None, leakage: str) -> None:
     """Refuses parts, given for whole scenes, that know of each other; or drops what does.
 
-    Scenes that have a place lose it when the buffer is cut; of those without one, whole scenes go.
+    Scenes that have a place lose it when the buffer is cut. Of those without one, whose parts are compared whether they
+    were given or drawn, whole scenes go.
 
     Raises:
         InputError: There is a leak, and `leakage` is `refuse`.
     """
-    given = [scene for scene, role in zip(scenes, roles, strict=True) if role != "split"]
-    if len({role for role in roles if role != "split"}) < 2:
-        return
-    leaks = find_leaks(given, buffer_m=buffer_m)
+    compared = _compared(scenes, roles)
+    leaks = find_leaks(compared, buffer_m=buffer_m)
     if not leaks:
         return
     if leakage == "refuse":
         raise InputError(_refusal(leaks))
     logger.warning("dropped: %s", _told(leaks))
-    _drop_unplaced(given)
+    for number in {shared.scene for shared in shared_pixels(compared, compared)}:
+        leave_out(compared[number])
+
+
+def _compared(scenes: Sequence[SceneArrays], roles: Sequence[str]) -> list[SceneArrays]:
+    """Scenes without a CRS, from which no buffer is cut, and of the others those that were given different parts."""
+    several = len(set(roles) - {"split"}) > 1
+    return [
+        scene
+        for scene, role in zip(scenes, roles, strict=True)
+        if scene.geobox.crs is None or (several and role != "split")
+    ]
 
 
 def _told(leaks: Sequence[Leak]) -> str:
@@ -50,19 +61,10 @@ def _refusal(leaks: Sequence[Leak]) -> str:
     return f"the parts given to scenes leak: {_told(leaks)}; {ways}"
 
 
-def _drop_unplaced(scenes: Sequence[SceneArrays]) -> None:
-    """Leaves out scenes without a CRS that train (or validate) under the name of one that validates or tests."""
-    unplaced = [scene for scene in scenes if scene.geobox.crs is None]
-    kept = {part: {scene.name for scene in unplaced if _holds(scene, part)} for part in (VALIDATION, TEST)}
-    for scene in unplaced:
-        trains = _holds(scene, TRAINING) and scene.name in kept[VALIDATION] | kept[TEST]
-        if trains or (_holds(scene, VALIDATION) and scene.name in kept[TEST]):
-            for window in windows_of(scene.shape):
-                scene.part[window.slices] = np.uint8(OUTSIDE)
-
-
-def _holds(scene: SceneArrays, part: int) -> bool:
-    return any(bool((scene.part[window.slices] == part).any()) for window in windows_of(scene.shape))
+def leave_out(scene: SceneArrays) -> None:
+    """Writes OUTSIDE over a whole scene."""
+    for window in windows_of(scene.shape):
+        scene.part[window.slices] = np.uint8(OUTSIDE)
 
 
 def check_parts(counts: NDArray[np.int64], options: SplitOptions) -> None:

@@ -12,14 +12,14 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from geoseg.data.grids import ground_gsd_m
-from geoseg.data.scene import BLOCK_PX, TEST, TRAINING, VALIDATION, SceneArrays, windows_of
+from geoseg.data.scene import BLOCK_PX, TEST, TRAINING, VALIDATION, SceneArrays
 from geoseg.data.splits.buffer import buffer_of
 from geoseg.data.splits.ground import pixels_in_space
 from geoseg.data.splits.nearby import PartBlocks
+from geoseg.data.splits.same_image import PAIRS, Shared, shared_pixels
 from geoseg.io.grids import PixelMap, crop
 from geoseg.tiling import Window
 
-PAIRS = ((TRAINING, VALIDATION), (TRAINING, TEST), (VALIDATION, TEST))
 WORDS = {TRAINING: "training", VALIDATION: "validation", TEST: "test"}
 TOLERANCE = 0.01  # a map projection's scale is no leak
 KEPT_BLOCKS = 512
@@ -57,7 +57,7 @@ def find_leaks(scenes: Sequence[SceneArrays], *, buffer_m: float | None = None) 
     """Training pixels on or near validation and test pixels, and validation pixels on or near test pixels.
 
     Distances are straight lines between pixel centres on the ellipsoid, whatever the scenes' CRSs; pixels closer than
-    99 % of the buffer count. Scenes without a CRS are compared by name alone: two of one name are the same place.
+    99 % of the buffer count. Of scenes without a CRS, pixels of one image count that lie in two parts.
 
     Args:
         scenes: Scenes with their parts.
@@ -67,7 +67,7 @@ def find_leaks(scenes: Sequence[SceneArrays], *, buffer_m: float | None = None) 
         The leaks between each two scenes, the largest first.
     """
     placed = [scene for scene in scenes if scene.geobox.crs is not None]
-    found = _same_names([scene for scene in scenes if scene.geobox.crs is None])
+    found = [_of_one_image(scenes, shared) for shared in shared_pixels(scenes, scenes)]
     if placed:
         blocks = PartBlocks.of(placed)
         for part, other in PAIRS:
@@ -75,20 +75,9 @@ def find_leaks(scenes: Sequence[SceneArrays], *, buffer_m: float | None = None) 
     return sorted(found, key=lambda leak: -leak.pixels)
 
 
-def _same_names(scenes: Sequence[SceneArrays]) -> list[Leak]:
-    """Scenes of one name that have pixels in two parts."""
-    names: dict[str, list[dict[int, int]]] = {}
-    for scene in scenes:
-        counts = np.zeros(4, np.int64)
-        for window in windows_of(scene.shape):
-            counts += np.bincount(scene.part[window.slices].ravel(), minlength=4)
-        names.setdefault(scene.name, []).append(dict(enumerate(counts.tolist())))
-    return [
-        Leak(name, WORDS[part], name, WORDS[other], sum(counts[part] for counts in held), 0.0, 0.0)
-        for name, held in names.items()
-        for part, other in PAIRS
-        if len(held) > 1 and any(one[part] and two[other] for one in held for two in held if one is not two)
-    ]
+def _of_one_image(scenes: Sequence[SceneArrays], shared: Shared) -> Leak:
+    one, other = scenes[shared.scene].name, scenes[shared.other_scene].name
+    return Leak(one, WORDS[shared.part], other, WORDS[shared.other_part], shared.pixels, 0.0, 0.0)
 
 
 class _Search:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from geoseg.errors import InputError
@@ -38,7 +39,8 @@ class SplitOptions:
             pixel, in metres; without, 16 pixels; `auto` takes the distance over which labels are alike (the range of
             their variogram).
         leakage: What becomes of training pixels too close to validation or test ones (and of such validation pixels)
-            where the parts of whole scenes were given: `refuse` the split, with numbers, or `drop` them.
+            where the parts of whole scenes were given, and of scenes without a CRS that show an image that another
+            validates or tests on: `refuse` the split, with numbers, or `drop` them.
         untrained: What becomes of a split that leaves a class without training pixels: `refuse` or `warn`.
         seed: The draw.
     """
@@ -79,10 +81,12 @@ class SplitOptions:
         if self.validation_share + self.test_share / 2 > LARGEST_SHARE:
             shares = f"validation_share is {self.validation_share} and test_share {self.test_share}"
             raise InputError(f"{shares}: needed is as much to train on as to validate on")
-        if self.block_m is not None and not self.block_m > 0:
-            raise InputError(f"block_m is {self.block_m}: needed is a side above 0 m")
-        if isinstance(self.buffer_m, float | int) and not self.buffer_m >= 0:
-            raise InputError(f"buffer_m is {self.buffer_m}: needed is 0 m or more")
+        if self.block_m is not None and not 0 < self.block_m < inf:
+            raise InputError(f"block_m is {self.block_m}: needed is a finite side above 0 m")
+        if isinstance(self.buffer_m, float | int) and not 0 <= self.buffer_m < inf:
+            raise InputError(f"buffer_m is {self.buffer_m}: needed is a finite distance of 0 m or more")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}: needed is a whole number from 0 on")
         if self.folds is not None and self.folds < 2:
             raise InputError(f"folds is {self.folds}: needed is 2 or more")
         if not 0 <= self.fold < (self.folds or 1):

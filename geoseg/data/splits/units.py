@@ -19,6 +19,7 @@ from geoseg.data.splits.blocks import default_block_m, ground_blocks
 from geoseg.data.splits.ground import footprint, in_degrees
 from geoseg.data.splits.options import SplitOptions
 from geoseg.data.splits.patchwork import label_patches
+from geoseg.data.splits.same_image import image_groups
 from geoseg.errors import GridError, InputError
 from geoseg.io.polygons import PolygonFile, onto_crs
 
@@ -132,17 +133,18 @@ def _whole_scenes(scenes: Sequence[SceneArrays], keys: Sequence[str], options: S
     shapes = [None if scene.geobox.crs is None else footprint(scene.geobox) for scene in scenes]
     groups = same_ground(shapes, keys)
     loose = [k for k, shape in enumerate(shapes) if shape is None]
-    first: dict[str, int] = {}
-    for k in loose:  # without a place, the same name is all that tells that two are one
-        groups[k] = groups[first.setdefault(scenes[k].name, k)]
+    first: dict[int, int] = {}
+    for k, image in zip(loose, image_groups([scenes[k] for k in loose]), strict=True):
+        groups[k] = groups[first.setdefault(image, k)]
     return Pieces(shapes, list(keys), np.unique(groups, return_inverse=True)[1], "whole scenes")
 
 
 def _areas(scenes: Sequence[SceneArrays], keys: Sequence[str], options: SplitOptions) -> Pieces:  # noqa: ARG001
     shapes, values = read_areas(str(options.areas), options.attribute)
-    groups = np.array([k if value is None else values.index(value) for k, value in enumerate(values)], np.int64)
+    first: dict[str, int] = {}
+    owners = [k if value is None else first.setdefault(value, k) for k, value in enumerate(values)]
     words = f"areas of {options.areas}" + (f" by {options.attribute}" if options.attribute else "")
-    return Pieces(list(_disjoint(shapes)), [None] * len(shapes), np.unique(groups, return_inverse=True)[1], words)
+    return Pieces(list(_disjoint(shapes)), [None] * len(shapes), np.unique(owners, return_inverse=True)[1], words)
 
 
 CUTTERS: dict[str, Callable[[Sequence[SceneArrays], Sequence[str], SplitOptions], Pieces]] = {

@@ -1,6 +1,7 @@
 """Leaks against brute force, within a scene, across zones and without a place; and what is done about them."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,3 +129,62 @@ def test_without_a_place_the_name_tells(decoded, patchy):
     split_scenes(scenes, options=SplitOptions(leakage="drop"), **given_parts)
     assert [np.unique(scene.part).tolist() for scene in scenes] == [[OUTSIDE], [TRAINING], [VALIDATION], [TEST]]
     assert find_leaks(scenes) == []
+
+
+def unplaced(decoded, patchy, *names, origins=(), shape=(40, 40)):
+    """Scenes without a CRS; `origins` say which image each is, where that is known."""
+    scenes = [
+        decoded(patchy(k, shape), geobox=GeoBox(shape, Affine.identity(), None), name=name)
+        for k, name in enumerate(names)
+    ]
+    told = origins or [()] * len(scenes)
+    return [replace(scene, origins=frozenset(own)) for scene, own in zip(scenes, told, strict=True)]
+
+
+@pytest.mark.parametrize("roles", [["split", "split", "validation"], ["split", "training", "validation"]])
+def test_without_a_place_what_validates_does_not_train_by_default_either(decoded, patchy, roles):
+    scenes = unplaced(decoded, patchy, "a", "b", "a")
+    with pytest.raises(InputError, match="1,600 training pixels of a lie on validation pixels of itself"):
+        split_scenes(scenes, classes=3, options=SplitOptions(), roles=roles)
+    split_scenes(scenes, classes=3, options=SplitOptions(leakage="drop"), roles=roles)
+    assert [np.unique(scene.part).tolist() for scene in scenes] == [[OUTSIDE], [TRAINING], [VALIDATION]]
+
+
+def test_without_a_place_the_image_tells_whatever_the_names(decoded, patchy):
+    images = [["/x/1.png"], ["/y/1.png"], ["/x/1.png"], ["/x/1.png", "/x/2.png"]]
+    scenes = unplaced(decoded, patchy, "a", "b", "b", "c", origins=images)
+    given_parts = {"classes": 3, "roles": ["training", "training", "validation", "split"]}
+    with pytest.raises(InputError, match="training pixels of a lie on validation pixels of b"):
+        split_scenes(scenes, options=SplitOptions(), **given_parts)
+    split_scenes(scenes, options=SplitOptions(leakage="drop"), **given_parts)
+    assert [np.unique(scene.part).tolist() for scene in scenes] == [[OUTSIDE], [TRAINING], [VALIDATION], [OUTSIDE]]
+    scenes = unplaced(decoded, patchy, "a", "a", origins=images[:2])
+    split_scenes(scenes, classes=3, options=SplitOptions(), roles=["training", "validation"])
+    assert find_leaks(scenes) == []
+
+
+@settings(max_examples=25, suppress_health_check=FUNCTION)
+@given(st.integers(-30, 30), st.integers(-50, 50), st.integers(0, 10**6))
+def test_without_a_place_windows_of_one_image_share_the_pixels_that_they_share(decoded, patchy, down, across, seed):
+    whole = GeoBox((400, 400), Affine.translation(7, 3) @ Affine.scale(2, -2), None)
+    scenes = [
+        replace(
+            decoded(patchy(seed, shape), geobox=GeoBox(shape, whole.affine @ Affine.translation(col, row), None)),
+            origins=frozenset({"1.png"}), image_grid=whole,
+        )
+        for shape, row, col in (((40, 30), 100, 100), ((20, 50), 100 + down, 100 + across))
+    ]  # fmt: skip
+    planes = np.zeros((2, 400, 400), np.uint8)
+    for scene, plane, (row, col) in zip(scenes, planes, [(100, 100), (100 + down, 100 + across)], strict=True):
+        scene.part[:] = strewn(seed + row, scene.shape, [TRAINING, VALIDATION])
+        plane[row : row + scene.shape[0], col : col + scene.shape[1]] = scene.part
+    found = sorted(leak.pixels for leak in find_leaks(scenes))
+    on = [int(((one == TRAINING) & (other == VALIDATION)).sum()) for one, other in (planes, planes[::-1])]
+    assert found == sorted(count for count in on if count)
+
+
+def test_without_a_place_another_cut_of_an_image_is_the_same_place(decoded, patchy):
+    one, other = unplaced(decoded, patchy, "whole", "part", origins=[["1.png"], ["part.vrt", "1.png"]])
+    other = replace(other, image_grid=GeoBox((20, 20), Affine.identity(), None))
+    with pytest.raises(InputError, match="1,600 training pixels of whole lie on validation pixels of part"):
+        split_scenes([one, other], classes=3, options=SplitOptions(), roles=["split", "validation"])

@@ -265,6 +265,19 @@ def test_chips_without_a_crs_are_split_whole(decoded, patchy):
         split(scenes, regions={"rows": [0, 5]})
 
 
+def test_chips_of_one_image_are_drawn_together_and_those_of_one_name_are_not(decoded, patchy):
+    scenes = [
+        replace(unplaced(decoded, patchy(k, (32, 32)), f"chip {k}"), origins=frozenset({f"{k % 20}.png"}))
+        for k in range(40)
+    ]
+    split(scenes)
+    parts = [np.unique(scene.part).tolist() for scene in scenes]
+    assert parts[:20] == parts[20:]
+    alike = [replace(scene, name="chip", origins=frozenset({f"{k}.png"})) for k, scene in enumerate(scenes)]
+    split(alike)
+    assert {int(scene.part.max()) for scene in alike} == {TRAINING, VALIDATION}
+
+
 def test_scenes_with_and_without_a_crs_are_split_side_by_side(decoded, patchy):
     scenes = [
         decoded(patchy(0, (200, 200))),
@@ -383,7 +396,8 @@ def test_folds_that_cannot_be_are_refused(decoded, patchy, grid):
         {"test_share": -0.1}, {"folds": 1}, {"folds": 3, "fold": 3}, {"fold": 1}, {"unit": "area"}, {"areas": "a.gpkg"},
         {"regions": {"rows": [0, 1]}, "file": "a.geojson"}, {"attribute": "farm"}, {"leakage": "allow"},
         {"regions": {"rows": [0, 1]}, "test_share": 0.1}, {"validation_share": 0.4, "test_share": 0.4},
-        {"block_m": float("nan")}, {"untrained": "no"},
+        {"block_m": float("nan")}, {"untrained": "no"}, {"block_m": float("inf")}, {"buffer_m": float("inf")},
+        {"buffer_m": float("nan")}, {"seed": -1},
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(options):
