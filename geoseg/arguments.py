@@ -49,7 +49,9 @@ def parse_bytes(text: str | int) -> int:
     return size
 
 
-def placed_scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None, crs: str | None) -> Source:
+def placed_scene(
+    scene: Scene | Path | tuple[Any, ...], *, bands: list[str] | str | None, nodata: float | None, crs: str | None
+) -> Source:
     """The source of a scene as the command line gives it; it has a CRS.
 
     Raises:
@@ -57,15 +59,19 @@ def placed_scene(scene: Scene, *, bands: list[str] | str | None, nodata: float |
     """
     source = opened_scene(scene, bands=bands, nodata=nodata, crs=crs)
     if source.geobox.crs is None:
-        named = ", ".join(map(str, scene)) if isinstance(scene, list) else scene
+        named = ", ".join(map(str, scene)) if isinstance(scene, list | tuple) else scene
         raise GridError(f"{named} has no CRS; say it with --crs EPSG:..., or write it into the file")
     return source
 
 
-def opened_scene(scene: Scene, *, bands: list[str] | str | None, nodata: float | None, crs: str | None) -> Source:
+def opened_scene(
+    scene: Scene | Path | tuple[Any, ...], *, bands: list[str] | str | None, nodata: float | None, crs: str | None
+) -> Source:
     """The source of a scene as the command line gives it."""
     extra = {key: value for key, value in (("nodata", nodata), ("crs", crs)) if value is not None}
-    spec: Any = scene[0] if isinstance(scene, list) and len(scene) == 1 else scene
+    spec: Any = list(scene) if isinstance(scene, tuple) else str(scene) if isinstance(scene, Path) else scene
+    spec = spec[0] if isinstance(spec, list) and len(spec) == 1 else spec
+    spec = str(spec) if isinstance(spec, Path) else spec
     if extra and isinstance(spec, str):
         spec = {"path": spec, **extra}
     elif extra and isinstance(spec, list):
@@ -98,9 +104,9 @@ def names_of(given: list[str] | str | None) -> list[str] | None:
     return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
 
 
-def model_paths(given: Path | list[Path]) -> list[Path]:
+def model_paths(given: Path | list[Path] | tuple[Path, ...]) -> list[Path]:
     """One path or more; the command line gives several with commas between."""
-    if isinstance(given, list):
+    if isinstance(given, list | tuple):
         return [Path(path) for path in given]
     if Path(given).exists():
         return [Path(given)]

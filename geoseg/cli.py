@@ -1,7 +1,7 @@
 """The command line: the signatures of the verbs are the options.
 
 `geoseg VERB SUBJECT... --option value` calls the function of that name; `--config FILE.yaml` gives options from a file.
-The exit code is 0 when done, 2 with one line when the user can mend it, 130 when interrupted.
+The exit code is 0 when done, 2 with one line when the user can mend it, 130 when interrupted, 143 when terminated.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 import geoseg
@@ -33,6 +37,8 @@ VERBS = {
 
 FUNCTIONS = {"demo": "run_demo"}  # a verb's function is named like it, but for the one that is also a module
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 logger = logging.getLogger("geoseg")
 
 
@@ -46,23 +52,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"geoseg {geoseg.__version__}")
         return 0
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logger.setLevel(os.environ.get("GEOSEG_LOG", "INFO").upper())
+    level = os.environ.get("GEOSEG_LOG", "INFO").upper()
+    logger.setLevel(level if level in LEVELS else "INFO")
     warnings.filterwarnings("ignore", "Dataset has no geotransform")  # the verbs say what they lack
     try:
-        return _run(args[0], args[1:])
+        with _ended_like_interrupted():
+            return _run(args[0], args[1:])
     except GeosegError as error:
         return _refused(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("geoseg: interrupted; what was finished is kept", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stop, Terminated) else 130
     except BrokenPipeError:  # the reader of our output went away, as in `geoseg info x.tif | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, as a cluster's scheduler asks it."""
+
+
+@contextmanager
+def _ended_like_interrupted() -> Iterator[None]:
+    """A SIGTERM ends the work as Ctrl-C does: nothing half-written is left behind."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # which has the signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _run(name: str, args: list[str]) -> int:
     if name not in VERBS:
-        raise InputError(f"'{name}' is no verb of geoseg; known are {', '.join(VERBS)}")
+        near = get_close_matches(name, VERBS, n=1)
+        hint = f"; near it is {near[0]}" if near else ""
+        raise InputError(f"'{name}' is no verb of geoseg; known are {', '.join(VERBS)}{hint}")
     verb = getattr(geoseg, FUNCTIONS.get(name, name))
     if name == "fit":  # its options are the signatures of the data module, the task and the trainer
         shown = verb(args=args)
@@ -110,6 +141,11 @@ def call(verb: Callable[..., Any], args: Sequence[str], *, name: str) -> Any:
 def _reason(error: Exception, verb: Callable[..., Any]) -> str:
     """Why arguments were refused, in a line: for a value of the wrong kind the option, and what it takes."""
     text = one_line(str(error))
+    stray = re.search(r"(?:[Uu]nrecognized arguments:?|ambiguous option:) --(\w+)", text)
+    if stray:
+        near = get_close_matches(stray[1], inspect.signature(verb).parameters, n=3, cutoff=0.5)
+        hint = f"; near it are {', '.join('--' + name.replace('_', '-') for name in near)}" if near else ""
+        return f"it has no option --{stray[1].replace('_', '-')}{hint}"
     key = re.search(r'[Kk]ey "?(\w+)"?:', text)
     parameter = inspect.signature(verb).parameters.get(key[1]) if key else None
     if key is None or parameter is None or "does not exist" in text:

@@ -77,6 +77,6 @@ def match_bands(wanted: Sequence[str], offered: Sequence[str]) -> list[int]:
     if len(found) != len(wanted):
         raise BandError(
             f"needed bands are [{', '.join(wanted)}], the scene has [{', '.join(offered)}]; "
-            "name the scene's bands in their order with --bands"
+            "name its bands in their order: --bands with a scene, bands: [...] beside path: in a config"
         )
     return [lowered.index(name.lower()) for name in wanted]

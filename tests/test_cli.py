@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,6 +113,19 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr(cli, "_run", stop)
     assert cli.main(["predict"]) == 130
     assert "kept" in capsys.readouterr().err
+
+
+def test_a_termination_is_an_interrupt_with_its_own_code(monkeypatch, capsys) -> None:
+    def ask_to_end(name: str, args: list[str]) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        return 0
+
+    monkeypatch.setattr(cli, "_run", ask_to_end)
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main(["info", "a.tif"]) == 143
+    assert "interrupted; what was finished is kept" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @given(st.lists(st.text("abc.tif/", min_size=1), min_size=2, max_size=5))

@@ -140,10 +140,17 @@ def _read(source: Source, window: Window, *, scene: Any, on_error: str, cells: S
         if not cells:
             return Piece(*_nothing(source, window), (Unread(window, str(error)),))
     else:
-        return Piece(raster.pixels, raster.valid)
+        return Piece(raster.pixels, raster.valid & _fits_float32(raster.pixels))
     parts = list(_cells(window, cells[0]))
     pieces = [_read(source, part, scene=scene, on_error=on_error, cells=cells[1:]) for part in parts]
     return _joined(source, window, parts, pieces)
+
+
+def _fits_float32(pixels: NDArray[Any]) -> NDArray[np.bool_] | bool:
+    """Which pixels are numbers to a network, which sees float32; all of any dtype that has no larger ones."""
+    if pixels.dtype != np.float64:
+        return True
+    return np.asarray((np.abs(pixels) <= np.finfo(np.float32).max).all(axis=0))
 
 
 def _nothing(source: Source, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -145,17 +145,22 @@ def _check_together(cards: Sequence[ModelCard]) -> None:
     if not cards:
         raise InputError("no model was given; needed is at least one model file")
     first = cards[0]
+    kept = [(item.id, item.name) for item in first.legend.classes]
     for card in cards[1:]:
-        if card.legend != first.legend:
+        if [(item.id, item.name) for item in card.legend.classes] != kept:
             raise LegendError(
-                f"{first.name} has the classes {', '.join(first.legend.names)}, {card.name} has "
-                f"{', '.join(card.legend.names)}; models are averaged only over the same classes"
+                f"{first.name} has the classes {_classes(first)}, {card.name} has {_classes(card)}; "
+                "models are averaged only over the same classes"
             )
         if any(abs(a - b) > SAME_GSD * b for a, b in zip(card.gsd_m, first.gsd_m, strict=True)):
             raise InputError(
                 f"{first.name} was trained at {first.gsd_m[0]:g} m, {card.name} at {card.gsd_m[0]:g} m; "
                 "models are averaged only at one ground sampling distance"
             )
+
+
+def _classes(card: ModelCard) -> str:
+    return ", ".join(f"{item.id} {item.name}" for item in card.legend.classes)
 
 
 def _picked(source: Source, cards: Sequence[ModelCard], names: Sequence[str]) -> Source:

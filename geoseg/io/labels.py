@@ -180,7 +180,8 @@ def _said(source: Source, legend: Legend, ignored: tuple[int, ...]) -> Legend | 
 def _free(ignore: int, codes: Iterable[int]) -> int:
     """The ignore value, where it is no code; else another."""
     taken = set(codes)
-    return next(value for value in (ignore, 255, 65535, *range(65534, 0, -1)) if value not in taken)
+    free: int = next(value for value in (ignore, 255, 65535, *range(65534, 0, -1)) if value not in taken)
+    return free
 
 
 def _codes(options: dict[str, Any], own: Legend | None, legend: Legend | None) -> tuple[Source, Legend | None]:

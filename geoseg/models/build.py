@@ -65,7 +65,10 @@ def _pixel(spec: ModelSpec) -> nn.Module:
     stray = sorted(set(spec.options) - {"hidden"})
     if stray:
         raise InputError(f"pixel has no option {', '.join(stray)}; it has hidden")
-    widths = [spec.bands, *(int(width) for width in spec.options.get("hidden", (64, 64)))]
+    hidden = spec.options.get("hidden", (64, 64))
+    if not isinstance(hidden, list | tuple) or not all(type(width) is int and width > 0 for width in hidden):
+        raise InputError(f"hidden is {hidden!r}: needed is a list of widths of layers, such as [64, 64]")
+    widths = [spec.bands, *hidden]
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         layers += [nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]

@@ -127,7 +127,8 @@ class ModelCard:
             "mlm:framework": "pytorch",
             "mlm:framework_version": self.versions.get("torch", ""),
             "mlm:total_parameters": parameters,
-            "mlm:pretrained": True,
+            "mlm:pretrained": _begun_with(self.training) is not None,
+            "mlm:pretrained_source": _begun_with(self.training),
             "mlm:input": [_mlm_input(self)],
             "mlm:output": [_mlm_output(self)],
             "mlm:hyperparameters": self.spec.to_dict(),
@@ -212,6 +213,23 @@ def _legend_to_json(legend: Legend) -> dict[str, Any]:
     return {**values, "classes": {str(key): value for key, value in values["classes"].items()}}
 
 
+def _begun_with(training: Mapping[str, Any]) -> str | None:
+    """Weights or the model file that a network began with; None where it began with none, or nothing says so."""
+    model = training.get("config", {}).get("model") or {}
+    found = model.get("weights") or model.get("init_from")
+    return None if found is None else str(found)
+
+
+OTHER_KINDS = {
+    ".ckpt": "it is a checkpoint of a run, whose model is model.safetensors beside it",
+    ".pt2": "it is a program of torch.export, for other software",
+    ".onnx": "it is an ONNX file, which geoseg predict takes, and no run can begin with",
+    ".pth": "it is weights alone, which a run takes as model.weights",
+    ".pt": "it is weights alone, which a run takes as model.weights",
+}
+"""What files of other kinds are, by their suffixes."""
+
+
 def read_card(path: Path) -> ModelCard:
     """What a model file says of itself; its weights are not read, and torch is not loaded.
 
@@ -224,7 +242,7 @@ def read_card(path: Path) -> ModelCard:
         with safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get(METADATA_KEY)
     except (SafetensorError, OSError, ValueError) as error:
-        why = _line(error)
+        why = OTHER_KINDS.get(path.suffix.lower()) or _line(error)
         raise ModelFileError(f"{path} is no geoseg model: {why}; needed is a .safetensors by geoseg fit") from error
     if header is None:
         raise ModelFileError(f"{path} is a safetensors file without geoseg's header; needed is one by geoseg fit")

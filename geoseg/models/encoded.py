@@ -8,6 +8,8 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
+import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import nn
 
@@ -97,13 +99,33 @@ def _of_library(spec: ModelSpec, weights: str) -> Pretrained:
     except OSError as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"the weights '{weights}' of {spec.encoder} cannot be had ({reason[:160]}); "
-            f"download them once on a machine with network, {_way_around(spec, weights)}or leave model.weights out"
+            f"the weights '{weights}' of {spec.encoder} cannot be had ({_cut(reason)}); {_place_of(spec, weights)}"
+            f"{_way_around(spec, weights)}or leave model.weights out"
         ) from error
     return Pretrained(
         state=encoder.state_dict(), where=f"the weights '{weights}'", bands=RGB, wavelengths_um=wavelengths,
         own_names=True,
     )  # fmt: skip
+
+
+def _cut(text: str, most: int = 120) -> str:
+    """The text, or as many of its words as have room."""
+    return text if len(text) <= most else text[:most].rpartition(" ")[0] + " ..."
+
+
+def _place_of(spec: ModelSpec, weights: str) -> str:
+    """Where weights are published, and how they come to a machine without network."""
+    name = encoder_name(spec.encoder)
+    if name.startswith(TIMM_PREFIX):
+        config: Any = timm.get_pretrained_cfg(name.removeprefix(TIMM_PREFIX))
+        place = f"the repository {config.hf_hub_id} of huggingface.co" if config and config.hf_hub_id else ""
+        place = place or str(getattr(config, "url", "") or "")
+    else:
+        found = smp.encoders.encoders[name]["pretrained_settings"].get(weights, {})
+        place = str(found.get("repo_id") and f"the repository {found['repo_id']} of huggingface.co") or ""
+        place = place if found.get("repo_id") else str(found.get("url", ""))
+    where = f"they lie in {place}: " if place else ""
+    return f"{where}download their file elsewhere and give its path as model.weights, "
 
 
 def _way_around(spec: ModelSpec, weights: str) -> str:
@@ -134,7 +156,10 @@ def _build(spec: ModelSpec, pretrained: Library) -> nn.Module:
     options = {name: value for name, value in spec.options.items() if name not in apart}
     encoder_name(spec.encoder)
     network = _assemble(architecture, spec, options, pretrained)
-    dropout = float(spec.options.get("dropout", 0.0)) if "dropout" in apart else 0.0
+    share = spec.options.get("dropout", 0.0)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise InputError(f"dropout is {share!r}: needed is a share from 0 to below 1")
+    dropout = float(share) if "dropout" in apart else 0.0
     if dropout:
         head = network.get_submodule("segmentation_head")
         network.segmentation_head = nn.Sequential(nn.Dropout2d(dropout), head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+logger = logging.getLogger(__name__)
 
 
 class History(Callback):
@@ -46,6 +49,8 @@ class History(Callback):
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": round(self.seconds, 3)}
         self.rows.append({**row, "train/loss": loss, **scores})
         self._losses.clear()
+        if trainer.is_global_zero:
+            _tell(self.rows[-1], trainer.max_epochs)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows and the seconds, plain values."""
@@ -54,6 +59,15 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from a checkpoint's rows."""
         self.rows, self._before_s = list(state_dict["rows"]), state_dict["seconds"]
+
+
+def _tell(row: dict[str, float], epochs: int | None) -> None:
+    """A line an epoch in the log: who looks at no terminal sees how a run goes, too."""
+    shown = [("accuracy", "val/oa"), ("mean IoU", "val/miou")]
+    scores = [f"{name} {row[key]:.3f}" for name, key in shown if key in row]
+    of = f" of {epochs}" if epochs is not None and epochs > 0 else ""
+    told = ", ".join([f"loss {row['train/loss']:.4f}", *scores])
+    logger.info("epoch %d%s: %s; %.0f s", row["epoch"] + 1, of, told, row["seconds"])
 
 
 class Ticks(Callback):

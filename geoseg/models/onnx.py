@@ -66,6 +66,8 @@ def export_onnx(network: nn.Module, card: ModelCard, out: Path, *, opset: int | 
         ModelFileError: The exporter refuses the network or the opset, or what it makes differs from the network.
         OutputError: The file cannot be written.
     """
+    if card.spec.decoder == "random_forest":
+        raise ModelFileError("a random_forest is no ONNX file; networks are, and so is pixel_mlp")
     twin = copy.deepcopy(network).cpu().eval()
     size = sum(tensor.nbytes for tensor in twin.state_dict().values())
     if size > LARGEST_BYTES:

@@ -24,7 +24,15 @@ from geoseg.models.compiling import told_of_compiling
 from geoseg.models.depth import encoder_layers
 from geoseg.models.freezing import check_freeze, ever_learns, freeze_parts, idle_parameters
 from geoseg.models.lora import LoraOptions, add_lora, still_norms
-from geoseg.models.losses import SegmentationLoss, check_loss, check_shift, class_weights, patch_losses, registered
+from geoseg.models.losses import (
+    SegmentationLoss,
+    check_loss,
+    check_shift,
+    class_weights,
+    loss_parts,
+    patch_losses,
+    registered,
+)
 from geoseg.models.metrics import Scores, confusion_counts
 from geoseg.models.normalizing import normalize, use_bf16
 from geoseg.models.optim import SCHEDULES, by_step, layer_rates, parameter_groups, then_constant
@@ -60,8 +68,9 @@ class SegmentationTask(LightningModule):
         freeze: Parts that do not learn: {encoder: 5} for the first five epochs, {encoder: all} for the whole run.
         layer_decay: The learning rate of each layer of the encoder is that of the next one times this; 1 changes none.
         lora: Leaves the encoder as it is, and adds matrices of low rank to its attention, e.g. {rank: 8, alpha: 16}.
-        loss: Losses and their weights in the sum: ce, focal, ohem, dice, jaccard, tversky, lovasz, boundary, and gce
-            and sce for wrong labels; or a loss with options, e.g. {ce: 1, tversky: {weight: 0.5, beta: 0.8}}.
+        loss: A loss by its name, several, or losses with their weights in the sum: ce, focal, ohem, dice, jaccard,
+            tversky, lovasz, boundary, and gce and sce for wrong labels; or a loss with options, e.g.
+            {ce: 1, tversky: {weight: 0.5, beta: 0.8}}.
         class_weights: Weight of rare classes in ce and focal: none, inverse, sqrt_inverse, effective.
         class_weight_cap: No class weighs more than this times the most common one.
         label_smoothing: Share of each label that is spread over all classes in ce.
@@ -97,7 +106,7 @@ class SegmentationTask(LightningModule):
         freeze: dict[str, int | str] | None = None,
         layer_decay: float = 1.0,
         lora: LoraOptions | None = None,
-        loss: dict[str, Any] | None = None,
+        loss: dict[str, Any] | list[str] | str | None = None,
         class_weights: str = "none",
         class_weight_cap: float = 5.0,
         label_smoothing: float = 0.05,
@@ -113,7 +122,7 @@ class SegmentationTask(LightningModule):
         compile: bool = False,  # noqa: A002 (the option is called so everywhere)
     ) -> None:
         super().__init__()
-        self.loss_parts, self.freezing = loss or {"ce": 1.0, "dice": 0.5}, freeze or {}
+        self.loss_parts, self.freezing = loss_parts(loss), freeze or {}
         check_loss(self.loss_parts, smoothing=label_smoothing)
         check_shift(label_shift_px)
         check_freeze(self.freezing)

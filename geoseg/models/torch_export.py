@@ -62,6 +62,8 @@ def export_torch(network: nn.Module, card: ModelCard, out: Path) -> Path:
         ModelFileError: torch refuses the network, or what it makes differs from the network.
         OutputError: The file cannot be written.
     """
+    if card.spec.decoder == "random_forest":
+        raise ModelFileError("a random_forest is no torch program; networks are, and so is pixel_mlp")
     twin = copy.deepcopy(network).cpu().eval()
     bands, parameters = len(card.bands), sum(parameter.numel() for parameter in twin.parameters())
     side = card.tile_px if _has_fixed_sides(twin) else None

@@ -148,6 +148,10 @@ def _is_alike(own_mean: float, own_std: float, *, mean: float, std: float) -> bo
 
 
 def _check_same(path: str, old: ModelSpec, new: ModelSpec) -> None:
+    if "random_forest" in (old.decoder, new.decoder):
+        raise InputError(
+            f"{path}: a random_forest grows from nothing, and nothing begins with one; leave init_from out"
+        )
     for what, has, given in (("decoder", old.decoder, new.decoder), ("encoder", old.encoder, new.encoder)):
         if has != given:
             raise InputError(

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from geoseg.data.datamodule import SceneDataModule
-from geoseg.errors import InputError
-from geoseg.models.build import create_model
+from geoseg.data.grids import ground_gsd_m
+from geoseg.data.statistics import training_quantiles
+from geoseg.errors import InputError, MissingInputError
+from geoseg.models.build import create_model, on_nothing
 from geoseg.models.freezing import FOREVER
+from geoseg.models.pretrained.sources import check_published
 from geoseg.models.spec import ModelSpec
 from geoseg.models.task import SegmentationTask
+
+logger = logging.getLogger(__name__)
+
+FILLS = (-9999.0, -32768.0)
+"""Values that stand for nothing in many files, whether these say so or not."""
+
+LARGEST = 1e30
+"""What is measured is less; files are filled with the largest numbers of their dtype."""
+
+FAR_OFF = 50
+"""A deviation above so many times the spread of half of a band's values comes from some that are no measurements."""
+
+SAME_SIZE = 1.1
+"""Pixels of scenes are of one size where the largest are no more than this times the smallest."""
 
 PLAIN = "32-true"
 """What Lightning is told of arithmetic; the network's own choice takes its place."""
@@ -99,6 +119,15 @@ def check_length(trainer: Trainer, data: SceneDataModule) -> None:
     """
     if getattr(trainer, "overfit_batches", 0):
         raise InputError("trainer.overfit_batches is not supported; give trainer.limit_train_batches")
+    if getattr(trainer, "fast_dev_run", False):
+        raise InputError("trainer.fast_dev_run leaves no model; trainer.max_epochs 1 and a small data.epoch_patches do")
+    if 0 in (trainer.max_epochs, trainer.max_steps, trainer.limit_train_batches):
+        raise InputError(
+            f"trainer.max_epochs is {trainer.max_epochs}, max_steps {trainer.max_steps}, limit_train_batches "
+            f"{trainer.limit_train_batches}: with a 0 nothing is learnt; give 1 or more"
+        )
+    if trainer.accumulate_grad_batches < 1:
+        raise InputError(f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: needed is 1 or more")
     if trainer.limit_val_batches == 0:
         raise InputError(
             "trainer.limit_val_batches is 0, and the best weights are those that validate best: leave it out"
@@ -106,12 +135,51 @@ def check_length(trainer: Trainer, data: SceneDataModule) -> None:
     batches = -(-data.epoch_patches // (data.batch * trainer.world_size))
     if isinstance(trainer.limit_train_batches, int):
         batches = min(batches, trainer.limit_train_batches)
+    _check_validations(trainer, batches)
     steps = -(-batches // trainer.accumulate_grad_batches)
     if trainer.val_check_interval == 1.0 and 0 <= trainer.max_steps < steps:
         raise InputError(
             f"trainer.max_steps is {trainer.max_steps}, and an epoch has {steps} steps: nothing would be validated; "
             f"give {steps} or more, or a smaller data.epoch_patches"
         )
+
+
+def _check_validations(trainer: Trainer, batches: int) -> None:
+    """Refuses intervals at which nothing is ever validated; an epoch has so many batches."""
+    every, epochs = trainer.val_check_interval, trainer.check_val_every_n_epoch
+    within = isinstance(every, int) and (every < 1 or (epochs is not None and every > batches))
+    if within or (isinstance(every, float) and batches * every < 1):
+        raise InputError(
+            f"trainer.val_check_interval is {every}, and an epoch has {batches} batches; give a share of an epoch up "
+            f"to 1.0, or batches from 1 to {batches}"
+        )
+    if epochs is not None and trainer.max_epochs is not None and 0 < trainer.max_epochs < epochs:
+        raise InputError(
+            f"trainer.check_val_every_n_epoch is {epochs}, and the run has {trainer.max_epochs} epochs: nothing would "
+            f"be validated; give {trainer.max_epochs} or less"
+        )
+
+
+def check_network(task: SegmentationTask) -> None:
+    """Refuses a network that cannot be built, before any scene is read.
+
+    Bands and classes are not known yet, so what hangs on them is found when it is built.
+
+    Raises:
+        InputError: A name or an option is unknown, or the weights are not there.
+    """
+    if task.decoder == "random_forest":
+        return
+    wavelengths = (0.49, 0.56, 0.665)
+    with torch.random.fork_rng(devices=()):
+        on_nothing(
+            ModelSpec(decoder=task.decoder, encoder=task.encoder, bands=3, classes=2, options=task.options,
+                      wavelengths_um=wavelengths)
+        )  # fmt: skip
+    if task.weights is not None:
+        check_published(task.weights, encoder=task.encoder)
+    if task.init_from is not None and not Path(task.init_from).expanduser().is_file():
+        raise MissingInputError(f"model.init_from {task.init_from} is not there; needed is a model file")
 
 
 def check_labels(data: SceneDataModule) -> None:
@@ -126,6 +194,40 @@ def check_labels(data: SceneDataModule) -> None:
                 f"the {what} part holds no labelled pixel; name scenes with labels for it, or regions that hold some "
                 "(data.split.regions)"
             )
+
+
+def warn_of_values(data: SceneDataModule) -> None:
+    """Says what a network would learn from and hardly anybody means: undeclared nodata, and pixels of many sizes."""
+    stats = data.stats
+    moments = zip(stats.low.tolist(), stats.high.tolist(), stats.std.tolist(), strict=True)
+    for name, values, (low, high, std) in zip(data.bands, training_quantiles(stats), moments, strict=True):
+        far = _no_measurement(low, high, std, values) if values else None
+        if far is not None:
+            logger.warning(
+                "band %s has values from %.6g to %.6g, the middle one is %.6g: is %.6g no measurement? Then say "
+                "nodata: %.6g beside the path of its image", name, low, high, values[len(values) // 2], far, far,
+            )  # fmt: skip
+    metres = [sum(ground_gsd_m(scene.geobox)) / 2 for scene in data.scenes if scene.geobox.crs is not None]
+    if metres and max(metres) > SAME_SIZE * min(metres):
+        logger.warning(
+            "scenes have pixels of %.4g to %.4g m, and each is trained and judged at its own; geoseg predict maps all "
+            "at %.4g m: give data.gsd_m, so that all are read at one", min(metres), max(metres), sum(data.gsd_m) / 2,
+        )  # fmt: skip
+
+
+def _no_measurement(low: float, high: float, std: float, values: tuple[float, ...]) -> float | None:
+    """A band's least or largest value, where it stands for nothing, as it seems; else None.
+
+    Of values far off on one side, the other half of the band tells how far the measurements spread.
+    """
+    if low in FILLS or low < -LARGEST:
+        return low
+    if high > LARGEST:
+        return high
+    below, above = values[len(values) // 2] - values[0], values[-1] - values[len(values) // 2]
+    if 0 < FAR_OFF * min(below, above) < std:
+        return low if below > above else high
+    return None
 
 
 def check_batches(data: SceneDataModule, spec: ModelSpec, *, world: int) -> None:

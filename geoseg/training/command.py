@@ -52,7 +52,7 @@ class FitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what is the run's own, and defaults that suit maps."""
-        parser.add_argument("--name", type=str, default="landcover", help="the run; its folder is RUNS/NAME")
+        parser.add_argument("--name", type=str | int, default="landcover", help="the run; its folder is RUNS/NAME")
         parser.add_argument("--runs", type=str, default="runs", help="the folder of all runs")
         parser.add_argument("--resume", action="store_true", help="go on where the run of that name stopped")
         parser.add_argument("--overwrite", action="store_true", help="start the run of that name anew")
@@ -83,8 +83,14 @@ class FitCLI(LightningCLI):
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        runs, name = str(self.config.runs), str(self.config.name)
-        return Path(runs).expanduser() / name
+        if not self.run_name.strip(". /\\"):
+            raise InputError(f"name '{self.run_name}' names no folder; give the run a name, such as landcover")
+        return Path(str(self.config.runs)).expanduser() / self.run_name
+
+    @property
+    def run_name(self) -> str:
+        """The run's name, which a YAML file may give as a number."""
+        return str(self.config.name)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with the run's own logs, history and checkpoints."""
@@ -97,7 +103,7 @@ class FitCLI(LightningCLI):
         given: dict[str, Any] = {}
         if self.config.trainer.logger in (None, True):
             check_logs(self.config.logs)
-            given["logger"] = loggers(self.config.logs, folder=self.folder, name=self.config.name)
+            given["logger"] = loggers(self.config.logs, folder=self.folder, name=self.run_name)
         if self.config.trainer.sync_batchnorm:
             others = self.config_init.trainer.plugins or []
             given["plugins"] = [*(others if isinstance(others, list) else [others]), SyncNorms()]
@@ -125,7 +131,7 @@ def parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], o
         if not Path(config).is_file():
             raise MissingInputError(f"the config {config} is not there; configs/landcover.yaml is one to start from")
         given += ["--config", str(config)]
-    given = _spelled_args([*given, *args])
+    given = _spelled_args([*given, *_subject(args)])
     if options:
         given += ["--config", json.dumps(options, default=str)]
     try:
@@ -135,6 +141,12 @@ def parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], o
         raise
     except (ArgumentError, yaml.YAMLError, ValueError) as error:  # the last: an option that may be left out
         raise InputError(shortened(str(error))) from error
+
+
+def _subject(args: Sequence[str]) -> list[str]:
+    """The arguments, where a configuration that stands first without an option's name has got one."""
+    bare = bool(args) and not args[0].startswith("-") and args[0].lower().endswith((".yaml", ".yml", ".json"))
+    return ["--config", *args] if bare else list(args)
 
 
 def _spelled(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,6 +191,9 @@ def shortened(message: str) -> str:
     # Of an option that may be left out, the reasons stand in a list: its own first, then that it is not left out.
     lines = lines[lines.index("Errors:") + 1 :] if "Errors:" in lines else lines
     text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    stray = re.fullmatch(r"[Uu]nrecognized arguments:? --(\w+)\.(\w+)\S*(?: .*)?", text)
+    if stray:
+        text = f"Group '{stray[1]}' does not accept option '{stray[2]}'"
     return f"the configuration does not fit: {text.removeprefix('Validation failed: ')[:300]}{_near(text)}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,17 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from geoseg.data.datamodule import SceneDataModule, counts_by_name
 from geoseg.errors import InputError
 
 FREE = ("data.workers", "data.store")
 """What of `data` and `model` changes no result."""
 
 SHOWN = 4
+
+FACTS_NAME = "data.json"
+SAME = 1e-6
+"""By what share figures of the same data may differ."""
 
 
 def check_begun(folder: Path, now: str, config: Namespace) -> None:
@@ -55,6 +62,39 @@ def check_begun(folder: Path, now: str, config: Namespace) -> None:
             f"the run began with another {', '.join(differing[:SHOWN])}{more}, and --resume goes on with what it began "
             f"with: give what {path} says, or train under another --name"
         )
+
+
+def data_facts(data: SceneDataModule) -> dict[str, Any]:
+    """What a run's pixels and labels are, in figures that hardly stay the same where they change; plain values."""
+    parts = {"training": data.training_pixels, "validation": data.validation_pixels}
+    counts = {f"{name} pixels": counts_by_name(data.legend, pixels) for name, pixels in parts.items()}
+    moments = {"mean": data.stats.mean, "deviation": data.stats.std}
+    return counts | {name: dict(zip(data.bands, values.tolist(), strict=True)) for name, values in moments.items()}
+
+
+def check_same_data(folder: Path, now: Mapping[str, Any]) -> None:
+    """Nothing, where the data are those that a run began with; files may have changed under their names.
+
+    Args:
+        folder: Of the run.
+        now: The facts of today's data.
+
+    Raises:
+        InputError: They are others.
+    """
+    path = folder / FACTS_NAME
+    try:
+        begun: Any = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return  # it cannot be told
+    for what, values in now.items():
+        for name, value in values.items():
+            before = begun.get(what, {}).get(name) if isinstance(begun, dict) else None
+            if before is not None and abs(before - value) > SAME * max(abs(value), abs(before)):
+                raise InputError(
+                    f"the data are others than the run began with: {what} of {name} {before:,.6g}, now {value:,.6g}; "
+                    "restore the files, or train under another --name"
+                )
 
 
 class RunCheckpoint(ModelCheckpoint):

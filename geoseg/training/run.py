@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,19 +27,28 @@ from geoseg.data.datamodule import SceneDataModule, counts_by_name
 from geoseg.data.splits import draw_split
 from geoseg.data.statistics import training_quantiles
 from geoseg.errors import InputError, MissingInputError, OutputError, OutputExistsError
+from geoseg.infer.holding import held
 from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.file import save_model
 from geoseg.models.history import draw_curves
 from geoseg.models.memory import is_too_large
 from geoseg.models.task import SegmentationTask, use_bf16
 from geoseg.progress import is_first_process, progress_bar
-from geoseg.training.checks import check_batches, check_labels, check_length, check_strategy, check_unlabelled
+from geoseg.training.checks import (
+    check_batches,
+    check_labels,
+    check_length,
+    check_network,
+    check_strategy,
+    check_unlabelled,
+    warn_of_values,
+)
 from geoseg.training.command import FitCLI, parsed
 from geoseg.training.ending import settle
 from geoseg.training.forest import grow_forest
 from geoseg.training.manners import interruptible, quiet
 from geoseg.training.pictures import CONFUSION_NAME, PREDICTIONS_NAME, RELIABILITY_NAME, draw_judgement
-from geoseg.training.resuming import check_begun
+from geoseg.training.resuming import FACTS_NAME, check_begun, check_same_data, data_facts
 from geoseg.training.search import search
 from geoseg.training.validation import Judgement, judge_scenes
 
@@ -53,8 +62,8 @@ OF_TRAINER = (
 """What of the trainer's options says how a model was made."""
 
 OWN_FILES = (
-    LAST_NAME, BEST_NAME, "metrics.json", "curves.png", "config.yaml", SPLIT_NAME, SPLIT_PICTURE, "csv", "tensorboard",
-    "wandb", "mlflow", CONFUSION_NAME, RELIABILITY_NAME, PREDICTIONS_NAME,
+    LAST_NAME, BEST_NAME, "metrics.json", "curves.png", "config.yaml", FACTS_NAME, SPLIT_NAME, SPLIT_PICTURE, "csv",
+    "tensorboard", "wandb", "mlflow", CONFUSION_NAME, RELIABILITY_NAME, PREDICTIONS_NAME,
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -103,15 +112,17 @@ def run_fit(
         logging.getLogger("geoseg").setLevel(logging.ERROR)  # the first one says the rest
     with quiet():
         cli = parsed(config, args, options)
-        _check_folder(cli.folder, resume=cli.config.resume, overwrite=cli.config.overwrite)
-        if cli.config.resume:
-            check_begun(cli.folder, _dumped(cli), cli.config)
-        try:
-            check_unlabelled(cli.datamodule, cli.model)
-            cli.datamodule.setup("fit")
-            return _train(cli)
-        finally:
-            cli.datamodule.close()
+        with held(cli.folder / MODEL_NAME) if is_first_process() else nullcontext():
+            _check_folder(cli.folder, resume=cli.config.resume, overwrite=cli.config.overwrite)
+            if cli.config.resume:
+                check_begun(cli.folder, _dumped(cli), cli.config)
+            try:
+                check_network(cli.model)
+                check_unlabelled(cli.datamodule, cli.model)
+                cli.datamodule.setup("fit")
+                return _train(cli)
+            finally:
+                cli.datamodule.close()
 
 
 @contextmanager
@@ -150,6 +161,9 @@ def _check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 def _train(cli: FitCLI) -> FitResult:
     data, task, trainer = cli.datamodule, cli.model, cli.trainer
     check_labels(data)
+    warn_of_values(data)
+    if cli.config.resume:
+        check_same_data(cli.folder, data_facts(data))
     task.prepare(
         mean=data.stats.mean, std=data.stats.std, class_names=data.legend.names, class_pixels=data.training_pixels,
         band_names=data.bands, limits=(data.stats.low, data.stats.high),
@@ -168,10 +182,33 @@ def _train(cli: FitCLI) -> FitResult:
     if getattr(rank_zero_only, "rank", 0) == 0:
         _ready(cli)
     resumed = str(cli.folder / LAST_NAME) if cli.config.resume else None
-    with progress_bar(f"fit {cli.config.name}") as tick, interruptible(), _within_memory(data):
+    with progress_bar(f"fit {cli.run_name}") as tick, _told_what_is_kept(cli), interruptible(), _within_memory(data):
         cli.ticks.tick = tick
         trainer.fit(task, datamodule=data, ckpt_path=resumed, weights_only=True)
+    if trainer.should_stop and trainer.early_stopping_callback is not None:
+        _tell_early_stop(cli)
     return _finish(cli)
+
+
+@contextmanager
+def _told_what_is_kept(cli: FitCLI) -> Iterator[None]:
+    """An interrupt says how the run goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        last = cli.folder / LAST_NAME
+        if last.exists():
+            logger.info("%s holds the last whole epoch; the same command with --resume goes on from it", last)
+        raise
+
+
+def _tell_early_stop(cli: FitCLI) -> None:
+    stopping: Any = cli.trainer.early_stopping_callback
+    if stopping.stopped_epoch:
+        logger.info(
+            "stopped after epoch %d: the score of the validation was no better for %d epochs "
+            "(early_stopping.patience)", stopping.stopped_epoch + 1, stopping.patience,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -217,6 +254,7 @@ def _ready(cli: FitCLI) -> None:
                 else:
                     path.unlink(missing_ok=True)
         (cli.folder / "config.yaml").write_text(_dumped(cli), "utf-8")
+        (cli.folder / FACTS_NAME).write_text(json.dumps(data_facts(cli.datamodule), indent=1), "utf-8")
         if cli.datamodule.split_plan is not None:
             cli.datamodule.split_plan.write(cli.folder / SPLIT_NAME)
             draw_split(cli.datamodule.scenes, cli.datamodule.split_plan, cli.folder / SPLIT_PICTURE)
@@ -233,16 +271,18 @@ def _finish(cli: FitCLI) -> FitResult:
     """The best weights in the model file, and the figures beside it."""
     task, data = cli.model, cli.datamodule
     unseen = cli.trainer.global_step - task.validated_step
-    if unseen > 0 and task.decoder != FOREST:
+    if unseen > 0 and task.decoder != FOREST and (cli.folder / BEST_NAME).is_file():
         logger.warning(
             "the last %d steps of the run were not validated, and the model is without them: the run ended within an "
             "epoch, or between validations (trainer.check_val_every_n_epoch)", unseen,
         )  # fmt: skip
+    elif unseen > 0 and task.decoder != FOREST:
+        logger.warning("the run ended before its first validation: the model is that of its last step, %d", unseen)
     settle(task, data, cli.trainer, best=cli.folder / BEST_NAME)
     scores, card = task.scores.to_dict(task.class_names), _card(cli, {})
     model = cli.folder / MODEL_NAME
     for scene in data.unreadable:
-        logger.warning("left out, since it could not be read: %s", scene)
+        logger.warning("left out, since it could not be read: %s: %s", scene, scene.reason)
     if cli.trainer.is_global_zero:
         found = _judged(cli, card)
         scores = found.to_dict(task.class_names)
@@ -267,7 +307,7 @@ def _judged(cli: FitCLI, card: ModelCard) -> Judgement:
     """The best weights on the stitched validation part, with the arithmetic of the run and no larger batches."""
     data, task, device = cli.datamodule, cli.model, cli.trainer.strategy.root_device
     kind = str(device) if device.type == "cuda" else "cpu"
-    with progress_bar(f"validate {cli.config.name}") as tick:
+    with progress_bar(f"validate {cli.run_name}") as tick:
         return judge_scenes(
             data.scenes,
             network=task.judged,
@@ -285,7 +325,7 @@ def _card(cli: FitCLI, scores: dict[str, Any]) -> ModelCard:
     where, tile_px = data.outlines(), _tile_px(task.network, data.patch_px)
     libraries = ("geoseg", "torch", "lightning", "segmentation-models-pytorch", "timm")
     return ModelCard(
-        name=cli.config.name,
+        name=cli.run_name,
         spec=task.spec,
         bands=_band_infos(data, task),
         legend=data.legend,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -154,3 +156,13 @@ def test_what_cannot_be_read_does_not_hang_on_the_cut(
                 assert item.window == item.window.intersect(part)
                 listed[item.window.slices] = True
             assert not listed[part.slices][found.valid].any()
+
+
+@pytest.mark.parametrize("value", [-1.797e308, 3.5e38, np.inf])
+def test_what_no_network_can_see_is_nodata(value: float) -> None:
+    geobox = GeoBox((2, 3), Affine(10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32633")
+    pixels = np.ones((2, 2, 3))
+    pixels[1, 0, 2] = value
+    source: Any = SimpleNamespace(read=lambda asked: Raster(pixels, np.ones((2, 3), np.bool_), asked, ("a", "b")))
+    found = read_piece(source, Window(0, 0, 2, 3), scene=geobox, on_error="stop", pool=None)
+    assert found.valid.tolist() == [[True, True, False], [True, True, True]]

@@ -11,7 +11,7 @@ from geoseg.models.history import History, Ticks, draw_curves
 def trained(history: History, epoch: int, losses: list[float], *, accumulate: int = 1) -> None:
     trainer = SimpleNamespace(
         current_epoch=epoch, global_step=10 * (epoch + 1), accumulate_grad_batches=accumulate,
-        strategy=SimpleNamespace(reduce=lambda value, **_: value),
+        strategy=SimpleNamespace(reduce=lambda value, **_: value), is_global_zero=True, max_epochs=9,
         callback_metrics={"val/score": torch.tensor(0.5 + epoch / 10), "train/loss": torch.tensor(9.0)},
     )  # fmt: skip
     for loss in losses:

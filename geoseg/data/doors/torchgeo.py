@@ -241,6 +241,10 @@ def with_torchgeo(scene: Mapping[str, Any]) -> dict[str, Any]:
         InputError: The labels' dataset makes no sense or has no masks.
         MissingInputError: Its files are not there.
     """
+    if not isinstance(scene, Mapping):
+        raise InputError(
+            f"data.scenes holds {scene!r}; needed is a mapping such as {{image: scene.tif, labels: labels.tif}}"
+        )
     image, labels = scene.get("image"), scene.get("labels")
     if _names(image):
         within = image["torchgeo"] if isinstance(image, Mapping) else image

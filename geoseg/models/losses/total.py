@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -72,6 +72,19 @@ class SegmentationLoss(nn.Module):
         shares = None if soft is None else soft.float() / soft.sum(1, keepdim=True).clamp(min=1)
         inputs = LossInputs(logits.float(), label, self.weight, self.smoothing, shares)
         return torch.stack([share * loss(inputs) for share, loss in self.terms]).sum()
+
+
+def loss_parts(given: Mapping[str, Part] | Sequence[str] | str | None) -> dict[str, Part]:
+    """Losses and their weights, of what a user gives: names alone weigh alike; by default `{ce: 1, dice: 0.5}`.
+
+    >>> loss_parts("focal"), loss_parts(["ce", "dice"])
+    ({'focal': 1.0}, {'ce': 1.0, 'dice': 1.0})
+    """
+    if not given:
+        return {"ce": 1.0, "dice": 0.5}
+    if isinstance(given, Mapping):
+        return dict(given)
+    return dict.fromkeys([given] if isinstance(given, str) else given, 1.0)
 
 
 def check_loss(parts: Mapping[str, Part], *, smoothing: float) -> None:

@@ -25,6 +25,25 @@ LEAST = 1e-4  # the least probability of a class, whose logarithm is the logit
 PART_PX = 1 << 16  # pixels that one thread takes at once
 
 
+def _check_lists(windows: Any, pairs: Any) -> None:
+    """Nothing, where both are lists of numbers, one flat and one of pairs.
+
+    Raises:
+        InputError: They are not.
+    """
+    if not _are_whole(windows):
+        raise InputError(f"windows are {windows!r}: needed is a list of odd numbers of pixels, such as [5, 15]")
+    if not isinstance(pairs, Sequence) or isinstance(pairs, str) or not all(map(_are_whole, pairs)):
+        raise InputError(
+            f"pairs are {pairs!r}: needed is a list of two positions of bands each, counted from 0, such as [[3, 2]]"
+        )
+
+
+def _are_whole(values: Any) -> bool:
+    listed = isinstance(values, Sequence) and not isinstance(values, str)
+    return listed and all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForestOptions:
     """What a forest is, in plain values: the `options` of its ModelSpec.
@@ -52,6 +71,7 @@ class ForestOptions:
     pixels: int = 150_000
 
     def __post_init__(self) -> None:
+        _check_lists(self.windows, self.pairs)
         if self.trees < 1 or self.least_leaf < 1 or self.pixels < 1:
             raise InputError(f"trees is {self.trees}, least_leaf {self.least_leaf}, pixels {self.pixels}: needed is 1")
         if any(side < 3 or side % 2 == 0 for side in self.windows):

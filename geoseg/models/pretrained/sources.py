@@ -80,12 +80,35 @@ def published(weights: str, *, encoder: str) -> Pretrained | None:
         return _pretrained(read_tensors(path), where=str(weights), entry=entry)
     if not is_entry_name(weights):
         return None
+    entry = _entry_for(weights, encoder=encoder)
+    return _pretrained(read_tensors(_cached(entry)), where=weights, entry=entry)
+
+
+def check_published(weights: str, *, encoder: str) -> None:
+    """Nothing, where a word names no file or published weights, or ones that may be these; nothing is read.
+
+    Raises:
+        InputError: torchgeo has no such weights, or they are those of another encoder.
+        MissingInputError: The file is not there.
+    """
+    if is_file_name(weights):
+        _check_file(Path(weights).expanduser())
+    elif is_entry_name(weights):
+        _entry_for(weights, encoder=encoder)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise MissingInputError(f"the weights {path} are not there; needed is a file: {', '.join(SUFFIXES)}")
+
+
+def _entry_for(weights: str, *, encoder: str) -> Entry:
     entry = find_entry(weights)
     if entry.encoder != encoder.removeprefix("tu-"):
         raise InputError(
             f"{weights} are weights of {entry.encoder}, the encoder is {encoder}; give model.encoder: {entry.encoder}"
         )
-    return _pretrained(read_tensors(_cached(entry)), where=weights, entry=entry)
+    return entry
 
 
 def packaged(weights: str, *, encoder: str) -> Path | None:
@@ -139,8 +162,7 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
         MissingInputError: It is not there.
         ReadError: It is damaged, or holds other objects than tensors.
     """
-    if not path.is_file():
-        raise MissingInputError(f"the weights {path} are not there; needed is a file: {', '.join(SUFFIXES)}")
+    _check_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_geom
 
 from geoseg.data.doors import expand_scenes
-from geoseg.data.doors.torchgeo import torchgeo_labels, torchgeo_source
+from geoseg.data.doors.torchgeo import torchgeo_labels, torchgeo_source, with_torchgeo
 from geoseg.data.grids import ground_gsd_m
 from geoseg.errors import InputError, MissingInputError
 from geoseg.io import open_labels, open_source
@@ -503,3 +503,8 @@ def test_missing_files_and_missing_masks_are_said(tmp_path):
         expand_scenes([{"torchgeo": {"dataset": "Landsat8", "paths": str(tmp_path), "bands": ["SR_B2"]}}])
     with pytest.raises(InputError, match="Landsat8 has no masks"):
         torchgeo_labels(datasets.Landsat8(str(tmp_path), bands=["SR_B2"]))
+
+
+def test_a_scene_that_is_no_mapping_is_one_line():
+    with pytest.raises(InputError, match=r"data.scenes holds 'a.tif'; needed is a mapping"):
+        with_torchgeo("a.tif")
