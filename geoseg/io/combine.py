@@ -15,9 +15,10 @@ from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError, GridError
 from geoseg.io.gdal import GdalSource
-from geoseg.io.grids import aligned, bounds_beside, crop, ground_bounds, relative_size, turn_of
+from geoseg.io.grids import Lattice, aligned, bounds_beside, crop, ground_bounds, rectangles, relative_size, turn_of
 from geoseg.io.protocol import Source
-from geoseg.io.resample import Patch, read_onto, resampling_named
+from geoseg.io.resample import Patch, cut_up, read_onto, resampling_named, thin_mean, thin_pick
+from geoseg.io.xarray_source import XarraySource
 from geoseg.raster import Raster, match_bands
 from geoseg.tiling import Window
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 FINER = 0.99
 """A pixel is finer than another below this share of its side."""
+
+COMPOSED_SAMPLES = 1 << 21
+"""Samples of pieces that are put together at once before they are thinned."""
+
+SEAM_STEPS = 8
+"""Parts a side, or more, from which a mean of more pixels a side is put together where pieces share it."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,7 @@ class Mosaic:
         names: What the bands are called here; None takes the first member's names.
         grid: The mosaic's own grid; None takes the first member's CRS and origin, the finest member's resolution and
             the extent of all.
-        resampling: How values are taken on other grids, where all members lie on one.
+        resampling: How values are taken on other grids, where all members lie on one; then it holds for theirs too.
     """
 
     members: tuple[Source, ...]
@@ -225,7 +232,8 @@ class Mosaic:
         """The members with their bands in the first's order."""
         first = self.members[0].bands
         orders = [match_bands(first, member.bands) for member in self.members]
-        return tuple(pick(m, order, first) for m, order in zip(self.members, orders, strict=True))
+        found = tuple(pick(m, order, first) for m, order in zip(self.members, orders, strict=True))
+        return found if self._spans is None else tuple(_resampled(member, self.resampling) for member in found)
 
     def matches(self, count: int) -> bool:
         """Whether all members have the first's names, as many as `count`; else each is to be named in its order."""
@@ -233,10 +241,12 @@ class Mosaic:
         return len(self.members[0].bands) == count and all(first <= names for names in others)
 
     @cached_property
-    def _one_grid(self) -> bool:
-        """Whether all members consist of pixels of the mosaic's grid."""
+    def _spans(self) -> NDArray[np.int64] | None:
+        """Rows and columns, first and past the last, of the members on the mosaic's grid; None where one is off it."""
         lattices = [aligned(self.geobox, member.geobox) for member in self.members]
-        return all(lattice is not None and lattice.factors == (1, 1) for lattice in lattices)
+        windows = [lattice.window for lattice in lattices if lattice is not None and lattice.factors == (1, 1)]
+        spans = [(w.row_off, w.col_off, w.row_stop, w.col_stop) for w in windows]
+        return np.array(spans) if len(spans) == len(lattices) else None
 
     @cached_property
     def _bounds(self) -> dict[CRS, NDArray[np.float64]]:
@@ -250,21 +260,51 @@ class Mosaic:
     def read(self, geobox: GeoBox) -> Raster:
         """The first valid pixels on `geobox`.
 
-        Members of one grid are put together on that grid and taken to `geobox` at once, so that no seam shows.
+        Members of one grid are put together on that grid and taken to `geobox` at once, so that no seam shows. Means
+        of more than `SEAM_STEPS` pixels a side are coarser where members share one: the first of them may get up to an
+        eighth of the side more than its share. Pixels that lie in one member alone may come from its overviews.
         """
-        if not self._one_grid:
+        if self._spans is None:
             found = self._compose(geobox)
         else:
             found = read_onto(
                 self.geobox,
                 geobox,
-                lambda lattice: self._compose(lattice.on(self.geobox)),
+                self._read_lattice,
                 resampling=self.resampling,
                 count=len(self.bands),
                 dtype=self.dtype,
                 name="the mosaic",
             )
         return Raster(found.pixels, found.valid, geobox, self.bands)
+
+    def _read_lattice(self, lattice: Lattice) -> Patch:
+        """The pixels of `lattice`: of one member as it thins them, of several put together first and then thinned."""
+        thin, box = resampling_named(self.resampling).thin, lattice.on(self.geobox)
+        # A pixel that is picked lies in one member, however many its block touches.
+        if lattice.factors == (1, 1) or thin is thin_pick:
+            return self._compose(box)
+        shared = self._shared(lattice)
+        out = self._compose(box, ~shared)
+        steps = [_seam_factor(factor) if thin is thin_mean else 1 for factor in lattice.factors]
+        rest = lattice.factors[0] // steps[0], lattice.factors[1] // steps[1]
+        most = COMPOSED_SAMPLES // (rest[0] * rest[1] * len(self.bands))
+        for window in (piece for whole in rectangles(shared) for piece in cut_up(whole, most)):
+            rows, cols = window.rows * rest[0], window.cols * rest[1]
+            fine = replace(lattice.part(window), rows=rows, cols=cols, factors=(steps[0], steps[1]))
+            part = thin(self._compose(fine.on(self.geobox)), rest)
+            out.pixels[:, *window.slices], out.valid[window.slices] = part.pixels, part.valid
+        return out
+
+    def _shared(self, lattice: Lattice) -> NDArray[np.bool_]:
+        """Where several members touch a thinned pixel of `lattice`, `(row, col)`."""
+        touching = np.zeros((lattice.rows, lattice.cols), dtype=np.int32)
+        spans = np.asarray(self._spans) - np.array([lattice.row, lattice.col] * 2)
+        first = np.maximum(spans[:, :2] // lattice.factors, 0)
+        stop = np.minimum(-(-spans[:, 2:] // lattice.factors), touching.shape)
+        for index in np.flatnonzero((first < stop).all(axis=1)):
+            touching[first[index, 0] : stop[index, 0], first[index, 1] : stop[index, 1]] += 1
+        return touching > 1
 
     @property
     def placed(self) -> list[tuple[Source, Window]]:
@@ -274,18 +314,19 @@ class Mosaic:
         """
         return [(self.alike[index], window) for index, window in self._meeting(self.geobox)]
 
-    def _compose(self, geobox: GeoBox) -> Patch:
-        """Each member read onto `geobox` where it can be, the first valid one kept."""
+    def _compose(self, geobox: GeoBox, asked: NDArray[np.bool_] | None = None) -> Patch:
+        """Each member read onto `geobox` where it can be, the first valid one kept; of all pixels or those `asked`."""
         out = Patch.empty(len(self.bands), geobox.shape.yx, self.dtype)
+        lacking = np.ones(geobox.shape.yx, dtype=bool) if asked is None else asked.copy()
         for index, window in self._meeting(geobox):
-            rows, cols = window.slices
-            missing = ~out.valid[rows, cols]
+            missing = lacking[window.slices]
             if not missing.any():
                 continue
             part = self.alike[index].read(crop(geobox, window))
             taken = missing & part.valid
-            out.pixels[:, rows, cols][:, taken] = part.pixels[:, taken]
-            out.valid[rows, cols] |= taken
+            out.pixels[:, *window.slices][:, taken] = part.pixels[:, taken]
+            out.valid[window.slices] |= taken
+            missing &= ~taken
         return out
 
     def _meeting(self, geobox: GeoBox) -> list[tuple[int, Window]]:
@@ -307,6 +348,20 @@ class Mosaic:
             for index in np.flatnonzero(beside | around)
         ]
         return [(index, window) for index, window in windows if window.rows and window.cols]
+
+
+def _seam_factor(factor: int) -> int:
+    """The most pixels that divide `factor` into `SEAM_STEPS` or more."""
+    return next((step for step in range(factor // SEAM_STEPS, 1, -1) if factor % step == 0), 1)
+
+
+def _resampled(source: Source, resampling: str) -> Source:
+    """`source` with values taken by `resampling`; others than rasters and mosaics stay as they are."""
+    if isinstance(source, Picked):
+        return replace(source, source=_resampled(source.source, resampling))
+    if isinstance(source, GdalSource | XarraySource | Mosaic) and source.resampling != resampling:
+        return replace(source, resampling=resampling)
+    return source
 
 
 def _corners(geobox: GeoBox) -> list[tuple[int, int]]:

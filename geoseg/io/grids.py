@@ -5,8 +5,10 @@ Coordinates of pixels are `(row, col)` with the first pixel covering 0 to 1, so 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import floor, hypot, isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +76,17 @@ def crop(geobox: GeoBox, window: Window) -> GeoBox:
     """The grid of `window`, which may reach beyond `geobox`."""
     affine = geobox.affine @ Affine.translation(window.col_off, window.row_off)
     return GeoBox((window.rows, window.cols), affine, geobox.crs)
+
+
+def rectangles(mask: NDArray[np.bool_]) -> Iterator[Window]:
+    """Windows that cover the true pixels of `mask`, each pixel once: runs of the same columns in successive rows."""
+    if not mask.any():
+        return
+    bands = np.flatnonzero((mask[1:] != mask[:-1]).any(axis=1)) + 1
+    for top, bottom in pairwise([0, *bands.tolist(), len(mask)]):
+        edges = np.flatnonzero(np.diff(mask[top], prepend=False, append=False))
+        for left, right in edges.reshape(-1, 2).tolist():
+            yield Window(top, left, bottom - top, right - left)
 
 
 def apply(affine: Affine, cols: Any, rows: Any) -> tuple[Any, Any]:
@@ -177,12 +190,24 @@ def to_pixels(
     return np.asarray(row), np.asarray(col)
 
 
+def _spans(geobox: GeoBox, grid: GeoBox, row: float, col: float) -> tuple[float, float]:
+    """Rows and columns of `grid` that one pixel of `geobox` spans at `row, col` of `geobox`; NaN where nowhere."""
+    x, y = apply(geobox.affine, col + np.array([0.0, 0, 1]), row + np.array([0.0, 1, 0]))
+    x, y = transform(x, y, geobox.crs, grid.crs)
+    right, down = x[1:] - x[0], y[1:] - y[0]
+    turn = turn_of(grid.crs)
+    if turn is not None and not same_crs(geobox.crs, grid.crs):
+        right = right - turn * np.round(right / turn)  # from one side of the antimeridian to the other
+    inverse = ~grid.affine
+    cols, rows = apply(Affine(inverse.a, inverse.b, 0, inverse.d, inverse.e, 0), right, down)
+    return hypot(*rows), hypot(*cols)
+
+
 def _step(geobox: GeoBox, grid: GeoBox, x: float, y: float) -> tuple[float, float]:
     """Rows and columns of `grid` that one pixel of `geobox` spans at `x, y` of the grid's CRS; NaN where nowhere."""
     x_to, y_to = transform(np.array([x]), np.array([y]), grid.crs, geobox.crs)
     col, row = apply(~geobox.affine, float(x_to[0]), float(y_to[0]))
-    rows, cols = to_pixels(row + np.array([0.0, 1, 0]), col + np.array([0.0, 0, 1]), geobox, grid)
-    return hypot(*np.diff(rows[[1, 0, 2]])), hypot(*np.diff(cols[[1, 0, 2]]))
+    return _spans(geobox, grid, row, col)
 
 
 def _common_place(grid: GeoBox, target: CRS) -> tuple[float, float]:
@@ -223,9 +248,7 @@ def shrink(grid: GeoBox, geobox: GeoBox) -> tuple[float, float]:
 
 def relative_size(geobox: GeoBox, grid: GeoBox) -> tuple[float, float]:
     """Rows and columns of `grid` that the pixel in the middle of `geobox` spans."""
-    rows, cols = geobox.shape
-    row, col = to_pixels(rows / 2 + np.array([0.0, 1, 0]), cols / 2 + np.array([0.0, 0, 1]), geobox, grid)
-    return hypot(*np.diff(row[[1, 0, 2]])), hypot(*np.diff(col[[1, 0, 2]]))
+    return _spans(geobox, grid, geobox.shape[0] / 2, geobox.shape[1] / 2)
 
 
 def _mesh(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -70,3 +70,38 @@ def take_nearest(  # noqa: PLR0917 - compiled: positional only
                 out[band, k] = pixels[band, at_row, at_col]
             else:
                 out[band, k] = 0
+
+
+@jit
+def take_box_means(  # noqa: PLR0917 - compiled: positional only
+    pixels: NDArray[Any],
+    valid: NDArray[np.bool_],
+    row: NDArray[np.float64],
+    col: NDArray[np.float64],
+    high: float,
+    wide: float,
+    out: NDArray[np.float64],
+    out_valid: NDArray[np.bool_],
+) -> None:
+    """Writes means of the valid pixels `(band, row, col)` in boxes around the points into `out` `(band, point)`.
+
+    Pixels weigh as much as lies in the box, which is `high` rows by `wide` columns. Where no valid pixel is under the
+    point, 0 and invalid.
+    """
+    rows, cols = valid.shape
+    for k in range(len(row)):
+        inside = 0 <= row[k] < rows and 0 <= col[k] < cols
+        out_valid[k] = inside and valid[int(row[k]), int(col[k])]
+        out[:, k] = 0
+        if not out_valid[k]:
+            continue
+        top, bottom, left, right = row[k] - high / 2, row[k] + high / 2, col[k] - wide / 2, col[k] + wide / 2
+        weight = 0.0
+        for i in range(max(0, int(np.floor(top))), min(rows, int(np.ceil(bottom)))):
+            for j in range(max(0, int(np.floor(left))), min(cols, int(np.ceil(right)))):
+                if valid[i, j]:
+                    share = (min(bottom, i + 1.0) - max(top, float(i))) * (min(right, j + 1.0) - max(left, float(j)))
+                    weight += share
+                    for band in range(len(pixels)):
+                        out[band, k] += pixels[band, i, j] * share
+        out[:, k] /= weight

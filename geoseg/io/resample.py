@@ -1,7 +1,8 @@
 """Pixels of one grid onto another: thinning by whole factors, then sampling at pixel centres.
 
 A pixel of the result is valid where the source pixel under its centre is, so nodata neither grows nor shrinks and
-pieces that abut leave no seam. Interpolation takes valid neighbours only, with their weights scaled to one.
+pieces that abut leave no seam. Where pixels were thinned first, that is the thinned one: it is valid where one of its
+pixels is, and ends where the source does. Interpolation and means take valid pixels only, their weights scaled to one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from geoseg.errors import InputError
 from geoseg.io.grids import Lattice, PixelMap, aligned, require_crs, shrink
-from geoseg.io.kernels import span_inside, take_nearest
+from geoseg.io.kernels import span_inside, take_box_means, take_nearest
 from geoseg.tiling import Window
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ SOURCE_PX = 1 << 24
 """Source pixels that are read at once, at most, unless a single pixel of the result needs more."""
 
 MARGIN_PX = 2
-"""Source pixels around a point that a kernel reaches."""
+"""Thinned pixels around a point that the kernels of interpolation reach."""
+
+BOX_PX = 8
+"""Thinned pixels to the side of a box that is averaged; fewer than that."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +112,11 @@ def thin_mode(patch: Patch, factors: tuple[int, int]) -> Patch:
 # -- sampling at points ------------------------------------------------------------------------------------------------
 
 
-def sample_nearest(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64]) -> Patch:
+Size = tuple[float, float]
+"""Rows and columns of a patch that a pixel of the result spans; kernels of a size of their own take no notice."""
+
+
+def sample_nearest(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64], _size: Size = (1.0, 1.0)) -> Patch:
     """The pixels under the points `row, col`; points outside are invalid."""
     found = Patch.empty(len(patch.pixels), row.shape, patch.pixels.dtype)
     bits = np.dtype(f"u{patch.pixels.itemsize}")  # what is only moved needs no other dtype
@@ -189,14 +197,23 @@ def sample_weighted(patch: Patch, row: NDArray[np.float64], col: NDArray[np.floa
     return Patch(found, inside)
 
 
-def sample_linear(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64]) -> Patch:
+def sample_linear(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64], _size: Size = (1.0, 1.0)) -> Patch:
     """Bilinear values at the points."""
     return sample_weighted(patch, row, col, linear_weights)
 
 
-def sample_cubic(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64]) -> Patch:
+def sample_cubic(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64], _size: Size = (1.0, 1.0)) -> Patch:
     """Bicubic values at the points."""
     return sample_weighted(patch, row, col, cubic_weights)
+
+
+def sample_box(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64], size: Size) -> Patch:
+    """Means of the valid pixels in boxes of `size` around the points, by the area of each inside; valid as nearest."""
+    count = len(patch.pixels)
+    means, valid = np.empty((count, row.size)), np.empty(row.shape, dtype=bool)
+    pixels = patch.pixels.astype(_wide(patch.pixels.dtype), order="C", copy=False)
+    take_box_means(pixels, patch.valid, row.ravel(), col.ravel(), size[0], size[1], means, valid.ravel())
+    return Patch(to_dtype(means.reshape(count, *row.shape), patch.pixels.dtype), valid)
 
 
 # -- methods -----------------------------------------------------------------------------------------------------------
@@ -205,6 +222,11 @@ def sample_cubic(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64
 def _halvings(step: float) -> int:
     """The largest power of two that is at most `step`."""
     return int(2 ** floor(log2(max(step, 1.0)) + 1e-9))
+
+
+def _box_part(step: float) -> int:
+    """The pixels of a block, a power of two, of which fewer than `BOX_PX` make up a box."""
+    return _halvings(step * 2 / BOX_PX)
 
 
 def _rare(step: float) -> int:
@@ -221,21 +243,35 @@ class Resampling:
         sample: Values at points.
         factor: Pixels of a block along an axis, for the number of source pixels in a pixel of the result.
         overviews: Whether a file's overviews, which hold means as a rule, may stand for its pixels.
+        reach: Thinned pixels around a point that `sample` takes notice of.
     """
 
     thin: Callable[[Patch, tuple[int, int]], Patch]
-    sample: Callable[[Patch, NDArray[np.float64], NDArray[np.float64]], Patch]
+    sample: Callable[[Patch, NDArray[np.float64], NDArray[np.float64], Size], Patch]
     factor: Callable[[float], int]
     overviews: bool
+    reach: int = MARGIN_PX
 
 
 RESAMPLINGS: dict[str, Resampling] = {
     "nearest": Resampling(thin_pick, sample_nearest, _rare, overviews=False),
     "bilinear": Resampling(thin_mean, sample_linear, _halvings, overviews=True),
     "cubic": Resampling(thin_mean, sample_cubic, _halvings, overviews=True),
-    "average": Resampling(thin_mean, sample_nearest, _halvings, overviews=True),
+    "average": Resampling(thin_mean, sample_box, _box_part, overviews=True, reach=BOX_PX // 2),
     "mode": Resampling(thin_mode, sample_nearest, _halvings, overviews=False),
 }
+"""Ways to take values, by name.
+
+Where a pixel of the result is a block of whole source pixels, it is that block thinned, whatever its size. Elsewhere:
+
+- `nearest`: the pixel under the centre, to a 64th of a result pixel.
+- `bilinear`, `cubic`: interpolated between means of blocks, whose side is the largest power of two in a result pixel.
+- `average`: the mean of what a box of the result pixel's size holds, along the rows and columns of the source and by
+  area. Of boxes of 8 pixels and more a side, the parts are means of blocks, 4 to 8 to a side.
+- `mode`: the most frequent value of the block under the centre, of the size that `bilinear` has.
+
+What a result pixel's size is, one place of the source says for all.
+"""
 
 
 def resampling_named(name: str) -> Resampling:
@@ -260,6 +296,7 @@ class Job:
     read: ReadLattice
     method: Resampling
     factors: tuple[int, int]
+    size: Size
 
     def fill(self, out: Patch, window: Window) -> None:
         """Sample `window` of the result into `out`, halved until what it needs of the source is small enough."""
@@ -276,9 +313,19 @@ class Job:
             patch,
             row / self.factors[0] - lattice.row // self.factors[0],
             col / self.factors[1] - lattice.col // self.factors[1],
+            self.size,
         )
+        found = self._ended(found, row, col)
         out.pixels[:, window.slices[0], window.slices[1]] = found.pixels
         out.valid[window.slices] = found.valid
+
+    def _ended(self, found: Patch, row: NDArray[np.float64], col: NDArray[np.float64]) -> Patch:
+        """`found` without points `row, col` beyond the grid, which its last thinned row and column may reach."""
+        rows, cols = self.pixel_map.grid.shape
+        if rows % self.factors[0] == 0 and cols % self.factors[1] == 0:
+            return found
+        inside = (row < rows) & (col < cols)
+        return Patch(np.where(inside, found.pixels, found.pixels.dtype.type(0)), found.valid & inside)
 
     def _needed(self, row: NDArray[np.float64], col: NDArray[np.float64]) -> Lattice | None:
         """The thinned pixels of the grid that the points `row, col` need; None where no point is on the grid."""
@@ -288,8 +335,8 @@ class Job:
             return None
         spans = []
         for low, high, size, factor in ((top, bottom, rows, self.factors[0]), (left, right, cols, self.factors[1])):
-            first = max(0, floor(low / factor) - MARGIN_PX)
-            stop = min(-(-size // factor), floor(high / factor) + MARGIN_PX + 1)
+            first = max(0, floor(low / factor) - self.method.reach)
+            stop = min(-(-size // factor), floor(high / factor) + self.method.reach + 1)
             spans.append((first * factor, stop - first))
         return Lattice(spans[0][0], spans[1][0], spans[0][1], spans[1][1], self.factors)
 
@@ -300,6 +347,15 @@ def _halves(window: Window) -> tuple[Window, Window]:
     if rows >= cols:
         return Window(row, col, rows // 2, cols), Window(row + rows // 2, col, rows - rows // 2, cols)
     return Window(row, col, rows, cols // 2), Window(row, col + cols // 2, rows, cols - cols // 2)
+
+
+def cut_up(window: Window, pixels: int) -> Iterator[Window]:
+    """`window` in pieces of at most so many pixels, or of one."""
+    if window.rows * window.cols <= max(pixels, 1):
+        yield window
+        return
+    for half in _halves(window):
+        yield from cut_up(half, pixels)
 
 
 def read_onto(
@@ -332,7 +388,9 @@ def read_onto(
     require_crs(grid, geobox, name)
     method = resampling_named(resampling)
     steps = shrink(grid, geobox)
-    job = Job(PixelMap.between(geobox, grid), read, method, (method.factor(steps[0]), method.factor(steps[1])))
+    factors = method.factor(steps[0]), method.factor(steps[1])
+    size = steps[0] / factors[0], steps[1] / factors[1]
+    job = Job(PixelMap.between(geobox, grid), read, method, factors, size)
     rows, cols = geobox.shape
     out = Patch.empty(count, (rows, cols), dtype)
     high = max(1, STRIP_PX // max(cols, 1))

@@ -12,9 +12,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError, GridError, InputError
+from geoseg.io import combine
 from geoseg.io.combine import BandStack, Mosaic, Picked, pick
 from geoseg.io.gdal import GdalSource
-from geoseg.io.grids import crop, grids_meet
+from geoseg.io.grids import crop, grids_meet, rectangles
+from geoseg.io.resample import RESAMPLINGS
 from geoseg.io.sources import open_source
 from geoseg.tiling import Window
 
@@ -55,19 +57,151 @@ def test_a_mosaic_of_pieces_is_the_whole_on_any_grid(tiles, target, resampling):
     assert np.array_equal(found.pixels[:, found.valid], expected.pixels[:, found.valid])
 
 
-def test_a_mosaic_shrinks_without_a_seam(tiles):
+MEANS = ["bilinear", "cubic", "average"]
+
+
+@pytest.mark.parametrize("resampling", RESAMPLINGS)
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    "target",
+    [
+        GeoBox((45, 60), UTM @ Affine.scale(2), "EPSG:32612"),
+        GeoBox((23, 30), UTM @ Affine.scale(4), "EPSG:32612"),
+        GeoBox((14, 19), UTM @ Affine.translation(-5, 3) @ Affine.scale(7), "EPSG:32612"),
+        GeoBox((30, 40), UTM @ Affine.translation(-9.7, 3.2) @ Affine.scale(3.3), "EPSG:32612"),
+        GeoBox((30, 40), UTM @ Affine.translation(6, 2) @ Affine.rotation(9) @ Affine.scale(5.5), "EPSG:32612"),
+        GeoBox((30, 30), Affine(0.0004, 0, -110.999, 0, -0.0003, 37.9465), "EPSG:4326"),
+    ],
+    ids=["twice", "four times", "seven times", "shifted", "rotated", "degrees"],
+)
+def test_a_mosaic_shrinks_as_the_whole_does(tiles, target, resampling, order):
     whole, mosaic = tiles
-    target = GeoBox((20, 28), UTM @ Affine.scale(4), "EPSG:32612")
+    expected = GdalSource(whole.path, resampling=resampling).read(target)
+    found = Mosaic(mosaic.members[::order], resampling=resampling).read(target)
+    assert expected.valid.any()
+    assert np.array_equal(found.valid, expected.valid)
+    assert np.array_equal(found.pixels[:, found.valid], expected.pixels[:, found.valid])
+
+
+@pytest.mark.parametrize("resampling", [*MEANS, "mode"])
+@pytest.mark.parametrize("factor", [2, 3, 8])
+def test_pieces_that_overlap_and_have_holes_shrink_as_their_composite_does(write_tif, resampling, factor):
+    rng = np.random.default_rng(factor)
+    pieces, composite = [], np.zeros((70, 90), "uint8")
+    for number in range(6):
+        row, col = rng.integers(0, 40), rng.integers(0, 50)
+        pixels = rng.integers(1, 5, (30, 40)).astype("uint8")
+        pixels[rng.random(pixels.shape) < 0.4] = 0
+        pieces.append(write_tif(f"{number}.tif", pixels, nodata=0, affine=UTM @ Affine.translation(col, row)))
+        under = composite[row : row + 30, col : col + 40]
+        under[:] = np.where(under > 0, under, pixels)
+    whole = GdalSource(write_tif("w.tif", composite, nodata=0), resampling=resampling)
+    mosaic = Mosaic(tuple(GdalSource(path, resampling=resampling) for path in pieces), resampling=resampling)
+    target = GeoBox((70 // factor, 90 // factor), UTM @ Affine.scale(factor), "EPSG:32612")
     found, expected = mosaic.read(target), whole.read(target)
+    assert np.array_equal(found.valid, expected.valid)
+    assert np.array_equal(found.pixels[:, found.valid], expected.pixels[:, found.valid])
+
+
+@pytest.mark.parametrize("factor", [12, 16, 30, 64])
+def test_where_pieces_meet_the_first_has_an_eighth_of_a_wide_pixel_too_much_at_most(write_tif, factor):
+    steps = np.repeat(np.array([[0, 4000]], "uint16"), [factor + factor // 3, 2 * factor - factor // 3], axis=1)
+    scene = np.repeat(steps, 2 * factor, axis=0)
+    cut = factor + factor // 3
+    left = write_tif("l.tif", scene[:, :cut])
+    right = write_tif("r.tif", scene[:, cut:], affine=UTM @ Affine.translation(cut, 0))
+    target = GeoBox((2, 3), UTM @ Affine.scale(factor), "EPSG:32612")
+    expected = np.array([0, 4000 * (1 - factor // 3 / factor), 4000])
+    for paths in ((left, right), (right, left)):
+        found = Mosaic(tuple(GdalSource(path) for path in paths)).read(target)
+        assert found.valid.all()
+        assert np.abs(found.pixels[0] - expected).max() <= 4000 / 8
+    modes = Mosaic(tuple(GdalSource(path, resampling="mode") for path in (left, right)), resampling="mode").read(target)
+    assert modes.pixels[0].tolist() == [[0, 4000, 4000]] * 2
+
+
+@pytest.mark.parametrize("resampling", RESAMPLINGS)
+@pytest.mark.parametrize("scale", [3, 3.3, 9.3, 16])
+def test_a_window_of_a_shrunk_mosaic_is_the_read_of_the_window(tiles, resampling, scale):
+    mosaic = Mosaic(tiles[1].members, resampling=resampling)
+    affine = UTM @ Affine.translation(-9, -9) @ Affine.scale(scale)
+    target = GeoBox((int(110 / scale), int(140 / scale)), affine, "EPSG:32612")
+    whole = mosaic.read(target)
+    for row in range(0, target.shape[0] - 2, 2):
+        for col in range(0, target.shape[1] - 3, 3):
+            window = Window(row, col, 2, 3)
+            part = mosaic.read(crop(target, window))
+            assert np.array_equal(part.valid, whole.valid[window.slices])
+            assert np.array_equal(part.pixels[:, part.valid], whole.pixels[:, *window.slices][:, part.valid])
+
+
+@pytest.mark.parametrize("resampling", RESAMPLINGS)
+def test_beyond_its_edge_a_piece_takes_no_pixel_from_its_neighbour(write_tif, resampling):
+    one = write_tif("a.tif", np.full((40, 37), 1, "uint8"))
+    two = write_tif("b.tif", np.full((40, 40), 2, "uint8"), affine=UTM @ Affine.translation(37, 0.5))
+    pieces = tuple(GdalSource(path, resampling=resampling) for path in (one, two))
+    target = GeoBox((9, 18), UTM @ Affine.translation(2.75, 1) @ Affine.scale(4), "EPSG:32612")
+    found = Mosaic(pieces, resampling=resampling).read(target)
+    column = 2.75 + 4 * (np.arange(18) + 0.5)
     assert found.valid.all()
-    # Blocks that a cut runs through are means of the first piece's part; all others are those of the whole.
-    uncut = [
-        np.array([not any(4 * i < cut < 4 * i + 4 for cut in cuts) for i in range(size)])
-        for size, cuts in ((20, (31, 60)), (28, (50, 83)))
-    ]
-    picked = np.ix_([0, 1], *(np.flatnonzero(keep) for keep in uncut))
-    assert uncut[0].sum() == 19
-    assert np.array_equal(found.pixels[picked], expected.pixels[picked])
+    assert np.array_equal(found.pixels[0], np.broadcast_to(np.where(column < 37, 1, 2), (9, 18)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_rectangles_hold_each_pixel_of_a_mask_once(share):
+    mask = np.random.default_rng(9).random((17, 23)) < share
+    held = np.zeros(mask.shape, int)
+    for window in rectangles(mask):
+        held[window.slices] += 1
+    assert np.array_equal(held, mask)
+    banded = np.zeros((50, 60), bool)
+    banded[10:12], banded[:, 20:23] = True, True
+    assert list(rectangles(banded)) == [Window(0, 20, 10, 3), Window(10, 0, 2, 60), Window(12, 20, 38, 3)]
+
+
+def test_a_mosaic_is_put_together_in_pieces_that_fit(tiles, monkeypatch):
+    _, mosaic = tiles
+    target = GeoBox((30, 40), UTM @ Affine.scale(3), "EPSG:32612")
+    at_once, largest = mosaic.read(target), []
+    read = GdalSource.read
+    monkeypatch.setattr(combine, "COMPOSED_SAMPLES", 200)
+    monkeypatch.setattr(
+        GdalSource,
+        "read",
+        lambda self, box: (largest.append((box.resolution.x, np.prod(box.shape))), read(self, box))[1],
+    )
+    in_pieces = mosaic.read(target)
+    assert np.array_equal(at_once.pixels, in_pieces.pixels)
+    assert max(size for step, size in largest if step == 10) <= 100
+
+
+def test_a_mosaic_that_shrinks_takes_the_overviews_of_its_pieces(write_tif, monkeypatch):
+    pixels = np.random.default_rng(1).integers(0, 255, (512, 512), "uint8")
+    paths = []
+    for col in (0, 512):
+        paths.append(write_tif(f"{col}.tif", pixels, affine=UTM @ Affine.translation(col, 0), tiled=True))
+        with rasterio.open(paths[-1], "r+") as file:
+            file.build_overviews([2, 4, 8], rasterio.enums.Resampling.average)
+    seen, decode = [], GdalSource._decode_inside
+    monkeypatch.setattr(
+        GdalSource,
+        "_decode_inside",
+        lambda self, opened, window, shape: (seen.append(shape), decode(self, opened, window, shape))[1],
+    )
+    mosaic = Mosaic(tuple(GdalSource(path) for path in paths))
+    for factor in (4, 32):
+        seen.clear()
+        mosaic.read(GeoBox((512 // factor, 1024 // factor), UTM @ Affine.scale(factor), "EPSG:32612"))
+        assert sum(rows * cols for rows, cols in seen) < 2 * 512 * 512 / min(factor, 8) ** 2 * 1.2
+
+
+def test_a_mosaics_resampling_is_that_of_its_pieces_too(tiles):
+    whole, mosaic = tiles
+    target = GeoBox((30, 40), UTM @ Affine.scale(3), "EPSG:32612")
+    for resampling in ("nearest", "mode"):
+        named = Mosaic(tuple(Picked(member, (0, 1), ("a", "b")) for member in mosaic.members), resampling=resampling)
+        expected = GdalSource(whole.path, resampling=resampling).read(target)
+        assert np.array_equal(named.read(target).pixels, expected.pixels)
 
 
 def test_the_mosaics_grid_is_that_of_the_whole(tiles):

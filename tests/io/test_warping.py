@@ -93,8 +93,8 @@ def test_a_grid_of_another_name_for_the_same_crs_is_one_grid(write_tif, encoded)
 windows = st.builds(Window, st.integers(0, 70), st.integers(0, 60), st.integers(1, 60), st.integers(1, 50))
 
 
-@given(window=windows, resampling=st.sampled_from(list(RESAMPLINGS)), scale=st.sampled_from([0.31, 1.7, 2.5]))
-@settings(max_examples=40)
+@given(window=windows, resampling=st.sampled_from(list(RESAMPLINGS)), scale=st.sampled_from([0.31, 1.7, 2.5, 9.3]))
+@settings(max_examples=60)
 def test_a_window_of_a_read_is_the_read_of_the_window(noisy_file, window, resampling, scale):
     affine = Affine.translation(-113.25, 37.48) @ Affine.rotation(4) @ Affine.scale(0.0003 * scale, -0.00029 * scale)
     whole = GeoBox((130, 110), affine, "EPSG:4326")
@@ -160,6 +160,61 @@ def test_shrinking_keeps_the_mean(write_tif, factor):
     assert abs(found.pixels.mean() - pixels.mean()) < 8
 
 
+def shares(centres, width, size):
+    """Lengths `(box, pixel)` of the pixels along one axis that lie in boxes around `centres`."""
+    low, high = centres[:, None] - width / 2, centres[:, None] + width / 2
+    first = np.arange(size)
+    return np.clip(np.minimum(high, first + 1) - np.maximum(low, first), 0, None)
+
+
+def averaged(pixels, valid, target):
+    """Means of the valid pixels in the boxes that the pixels of `target` are, by area; of `NORTH_UP` pixels."""
+    col, row = ~NORTH_UP @ centres(target)
+    to_pixels = ~NORTH_UP @ target.affine
+    down, across = shares(row[:, 0], to_pixels.e, pixels.shape[0]), shares(col[0], to_pixels.a, pixels.shape[1])
+    with np.errstate(invalid="ignore"):
+        return (down @ np.where(valid, pixels, 0) @ across.T) / (down @ valid.astype(float) @ across.T)
+
+
+@pytest.mark.parametrize(("down", "across"), [(0.4, 0.7), (1.3, 1.5), (2.4, 3.3), (3.9, 1.0), (6.7, 7.9)])
+def test_an_average_is_that_of_what_the_pixel_holds(write_tif, down, across):
+    rng = np.random.default_rng(11)
+    pixels, valid = rng.integers(0, 1000, (230, 250)).astype("float64"), rng.random((230, 250)) < 0.7
+    path = write_tif("a.tif", np.where(valid, pixels, np.nan), affine=NORTH_UP)
+    target = GeoBox((25, 28), NORTH_UP @ Affine.translation(-1.37, 2.21) @ Affine.scale(across, down), UTM)
+    found = GdalSource(path, resampling="average").read(target)
+    col, row = ~NORTH_UP @ centres(target)
+    row, col = np.floor(row).astype(int), np.floor(col).astype(int)
+    assert np.array_equal(found.valid, np.where((row >= 0) & (col >= 0), valid[row, col], False))
+    # Coordinates are rounded to a 1024th, so each edge of a box may move by half of that, over a step of up to 1000.
+    off = np.abs(found.pixels[0] - averaged(pixels, valid, target))[found.valid]
+    assert off.max() < 4 * 1000 / 2048 / 0.3 / min(down, across, 1)
+    assert np.median(off) < 0.5
+
+
+@pytest.mark.parametrize("step", [8.6, 15.5, 21.0, 33.3])
+def test_an_average_of_many_pixels_is_nearly_that_of_what_the_pixel_holds(write_tif, step):
+    pixels = np.random.default_rng(12).integers(0, 1000, (700, 700)).astype("float32")
+    source = GdalSource(write_tif("a.tif", pixels, affine=NORTH_UP), resampling="average")
+    size = int(690 / step)
+    target = GeoBox((size, size), NORTH_UP @ Affine.translation(3.3, 4.4) @ Affine.scale(step), UTM)
+    found, expected = source.read(target).pixels[0], averaged(pixels, np.ones(pixels.shape, bool), target)
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("factor", [2, 3, 5, 8])
+def test_an_average_of_whole_pixels_is_the_mean_of_the_block(write_tif, factor):
+    pixels = np.random.default_rng(13).integers(0, 60_000, (120, 120)).astype("uint16")
+    source = GdalSource(write_tif("a.tif", pixels, affine=NORTH_UP), resampling="average")
+    size = 120 // factor
+    expected = pixels.reshape(size, factor, size, factor).mean(axis=(1, 3))
+    aligned_box = GeoBox((size, size), NORTH_UP @ Affine.scale(factor), UTM)
+    assert np.array_equal(source.read(aligned_box).pixels[0], np.rint(expected))
+    # One that misses the source's pixels by little goes the other way, and comes to the same.
+    beside = GeoBox((size, size), NORTH_UP @ Affine.translation(0.002, 0) @ Affine.scale(factor), UTM)
+    assert np.abs(source.read(beside).pixels[0] - expected).max() < 60_000 * 0.003 / factor + 1
+
+
 def test_shrinking_takes_overviews_where_they_are(write_tif):
     path = write_tif("o.tif", np.full((1024, 1024), 10, dtype="uint8"), affine=NORTH_UP, tiled=True)
     with rasterio.open(path, "r+") as file:
@@ -214,6 +269,22 @@ def test_a_wide_view_of_a_huge_file_stays_small(tmp_path, monkeypatch):
     assert max(largest) < 2**22
 
 
+@pytest.mark.parametrize("resampling", RESAMPLINGS)
+@pytest.mark.parametrize(("shape", "scale"), [((8, 5), 4.0), ((33, 37), 4.0), ((33, 37), 3.3), ((50, 41), 17.0)])
+def test_a_raster_without_holes_ends_where_its_last_pixels_do(write_tif, encoded, resampling, shape, scale):
+    source = GdalSource(write_tif("e.tif", encoded(*shape), affine=NORTH_UP), resampling=resampling)
+    inner = NORTH_UP @ Affine.translation(0.4 - 2 * scale, 0.4 - 2 * scale) @ Affine.scale(scale)
+    target = GeoBox(tuple(int(size / scale) + 6 for size in shape), inner, UTM)
+    col, row = ~NORTH_UP @ centres(target)
+    whole = source.read(target)
+    assert np.array_equal(whole.valid, (row >= 0) & (row < shape[0]) & (col >= 0) & (col < shape[1]))
+    for off in np.ndindex(target.shape[0] - 1, target.shape[1] - 1):
+        window = Window(*off, 2, 2)
+        part = source.read(crop(target, window))
+        assert np.array_equal(part.valid, whole.valid[window.slices])
+        assert np.array_equal(part.pixels, whole.pixels[:, *window.slices])
+
+
 def test_what_needs_much_of_the_source_is_cut_up(noisy_file, monkeypatch):
     target = GeoBox((90, 80), Affine(0.0011, 0, -113.25, 0, -0.001, 37.48), "EPSG:4326")
     source = GdalSource(noisy_file, resampling="nearest")
@@ -236,6 +307,37 @@ def test_across_the_antimeridian_nothing_is_lost(write_tif):
     off = np.abs(found.pixels[0] - x)
     assert np.minimum(off, 360 - off).max() <= 0.26
     assert {-1, 1} <= set(np.sign(found.pixels[0]).ravel().astype(int).tolist())
+
+
+@pytest.mark.parametrize("cols", [1, 2, 5])
+@pytest.mark.parametrize("west", [9.973403913005518, 12.3, -37.3, -180.0, 179.9])
+def test_a_strip_in_degrees_that_is_narrower_than_a_pixel_is_found(write_tif, encoded, cols, west):
+    grid = GeoBox((41, cols), Affine(0.07188667561070008, 0, west, 0, -0.07828641934079895, 86.7696), "EPSG:4326")
+    source = GdalSource(
+        write_tif("s.tif", encoded(*grid.shape), affine=grid.affine, crs="EPSG:4326"), resampling="nearest"
+    )
+    x, y = Transformer.from_crs("EPSG:4326", "EPSG:3413", always_xy=True).transform(*grid.affine @ (cols / 2, 20.5))
+    corner = Affine.translation(round(x) - 180_000, round(y) + 180_000)
+    target = GeoBox((133, 133), corner @ Affine.scale(2730.34, -2730.34), "EPSG:3413")
+    lon, lat = centres(target, "EPSG:4326")
+    col, row = ~grid.affine @ (west + np.mod(lon - west, 360), lat)
+    clear = np.minimum(np.abs(row - np.round(row)), np.abs(col - np.round(col))) > 2e-2
+    inside = (row >= 0) & (row < 41) & (col >= 0) & (col < cols)
+    found = source.read(target)
+    assert (inside & clear).sum() > 5
+    assert np.array_equal(found.valid[clear], inside[clear])
+    expected = 1 + np.floor(row).astype(int) * 1000 + np.floor(col).astype(int)
+    assert np.array_equal(found.pixels[0][inside & clear], expected[inside & clear])
+
+
+@pytest.mark.parametrize("lon", [-180.0, -111.0, -0.05, 9.97, 179.95])
+def test_the_step_of_a_pixel_is_the_same_on_either_side_of_a_rasters_edge(lon):
+    grid = GeoBox((40, 1), Affine(0.1, 0, lon, 0, -0.1, 60), "EPSG:4326")
+    target = GeoBox((1, 1), Affine(5000, 0, 0, 0, -5000, 0), f"+proj=laea +lat_0=58 +lon_0={lon + 0.05}")
+    rows, cols = shrink(grid, target)
+    # 5 km are about 0.045 degrees of latitude, and 0.085 of longitude at 58 degrees north.
+    assert 0.4 < rows < 0.5
+    assert 0.8 < cols < 0.9
 
 
 def test_a_globe_that_starts_at_greenwich_is_read_in_the_west(write_tif):
