@@ -113,6 +113,8 @@ def vectorize(
     _check_place(source, others if likely is None else {**others, "probabilities": likely})
     _check_kept(out, [*inputs, *_local(files_in([source, likely, *others.values()]))], per_class=per_class)
     reader = vector.GridReader(source, others, likely, values, ignore)
+    if not per_class:  # the names of whose files are known when the classes are
+        vector.check_target(out, crs=source.geobox.crs, columns=reader.layers, overwrite=overwrite)
 
     def legend_of(found: list[int]) -> Legend | None:
         return _legend(source, given=legend, ignore=ignore, values=found)

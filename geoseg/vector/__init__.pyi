@@ -1,5 +1,6 @@
 from .formats.export import FORMATS as FORMATS
 from .formats.export import check_format as check_format
+from .formats.export import check_target as check_target
 from .formats.export import write_layer as write_layer
 from .formats.export import write_polygons as write_polygons
 from .formats.styles import polygon_style as polygon_style

@@ -375,3 +375,28 @@ def test_a_cluster_gives_the_same_bytes(class_map: Path, tmp_path: Path) -> None
     frames = [read(path) for path in (here, there, started)]
     assert frames[0].equals(frames[1])
     assert frames[0].equals(frames[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "means", "said"),
+    [
+        ("unplaced.geojson", None, "has no CRS; write .gpkg instead"),
+        ("gpkg_map.gpkg", None, "gpkg_map"),
+        ("map.gpkg", "geom=dem.tif", "geom"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_map_is_traced(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[..., str],
+    name: str,
+    means: str | None,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crs = None if name.startswith("unplaced") else CRS
+    write_raster(tmp_path / "classes.tif", patchy(), crs=crs)
+    write_raster(tmp_path / "dem.tif", patchy(), crs=crs)
+    monkeypatch.setattr("geoseg.vectorizing.vector.polygon_layer", lambda *_, **__: pytest.fail("it was traced"))
+    more = ["--means", means] if means else []
+    assert said in refused("classes.tif", "--out", name, *more)

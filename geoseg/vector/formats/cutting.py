@@ -1,4 +1,4 @@
-"""Polygons cut for maps in tiles: at the 180th meridian, where the map ends, and the large ones along tiles."""
+"""Polygons cut for maps in tiles: where the world ends in the north and south, and the large ones along tiles."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import shapely
-from numpy.typing import NDArray
 
 from geoseg.vector.formats.frames import flatten
 from geoseg.vector.formats.split import select_features
+from geoseg.vector.formats.wkb import feature_bounds
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
 from geoseg.vector.regions import Ints
 
-_FAR = 1e9
 _DEEPEST_CUT = 18  # the zoom of the smallest tiles that are cut along
 
 
@@ -66,56 +65,50 @@ def _along_tiles(polygon: shapely.Polygon, half_world: float, zoom: int) -> list
         return [polygon]
     corners = [(col * side - half_world, row * side - half_world)
                for row in np.arange(south, north + 1) for col in np.arange(west, east + 1)]  # fmt: skip
-    pieces = shapely.get_parts([shapely.clip_by_rect(polygon, x, y, x + side, y + side) for x, y in corners])
+    pieces = shapely.get_parts([_in_tile(polygon, x, y, side) for x, y in corners])
     return [piece for piece in pieces if piece.geom_type == "Polygon" and piece.area > 0]
 
 
-def part_across(layer: PolygonLayer, *, half_world: float) -> PolygonLayer:
-    """The layer with a feature a polygon and side of each feature that crosses the meridian; all else as it was.
+def _in_tile(polygon: shapely.Polygon, x: float, y: float, side: float) -> shapely.Geometry:
+    try:
+        return shapely.clip_by_rect(polygon, x, y, x + side, y + side)
+    except shapely.errors.GEOSException:  # it is fast, but fails where two corners of a piece fall together
+        return shapely.intersection(polygon, shapely.box(x, y, x + side, y + side))
+
+
+def clip_to_world(layer: PolygonLayer, *, half_world: float) -> PolygonLayer:
+    """The layer without what lies beyond the tile of zoom 0, north and south.
 
     Args:
-        layer: Has edges that are far shorter than `half_world`, but for those that cross.
-        half_world: x of the meridian; minus that is the other end of the map.
+        layer: What is cut.
+        half_world: As in `part_large`.
     """
 
     def batches() -> Iterator[FeatureBatch]:
         for batch in layer.batches():
-            crossing = _crossing(batch, half_world)
-            if not crossing.any():
+            bounds = feature_bounds(batch)
+            beyond = (bounds[:, 1] < -half_world) | (bounds[:, 3] > half_world)
+            if not beyond.any():
                 yield batch
                 continue
-            yield select_features(batch, ~crossing)
-            yield from _sides(select_features(batch, crossing), half_world)
+            yield select_features(batch, ~beyond)
+            yield _clipped(select_features(batch, beyond), half_world)
 
     return replace(layer, batches=batches)
 
 
-def _crossing(batch: FeatureBatch, half_world: float) -> NDArray[np.bool_]:
-    """Which features have an edge from one end of the map to the other."""
-    rings = batch.rings
-    jumps = np.zeros(len(rings.coords), np.int64)  # on the way to each vertex
-    np.cumsum(np.abs(np.diff(rings.coords[:, 0])) > half_world, out=jumps[1:])
-    inside = jumps[rings.ring_offsets[1:] - 1] - jumps[rings.ring_offsets[:-1]]
-    up_to = np.concatenate([[0], np.cumsum(inside)])[rings.polygon_offsets[batch.parts]]
-    return np.diff(up_to) > 0
+def _clipped(batch: FeatureBatch, half_world: float) -> FeatureBatch:
+    """What of the features lies within the world, each of its polygons a feature."""
+    world = shapely.box(-half_world, -half_world, half_world, half_world)
+    cut = shapely.intersection(shapely.make_valid(batch.rings.to_polygons()), world)
+    pieces, index = shapely.get_parts(cut, return_index=True)
+    kept = (shapely.get_type_id(pieces) == shapely.GeometryType.POLYGON) & (shapely.area(pieces) > 0)
+    if not kept.any():
+        return select_features(batch, np.zeros(len(batch.parts) - 1, bool))
+    rings, parts = flatten(pieces[kept])
+    return FeatureBatch(batch.table.take(pa.array(_owners(batch)[index[kept]])), rings, parts)
 
 
 def _owners(batch: FeatureBatch) -> Ints:
     """Feature of each polygon `(polygon,)`."""
     return np.repeat(np.arange(len(batch.parts) - 1), np.diff(batch.parts))
-
-
-def _sides(batch: FeatureBatch, half_world: float) -> Iterator[FeatureBatch]:
-    """What of the features lies before the meridian, then what lies behind it."""
-    x, y = batch.rings.coords.T
-    coords = np.column_stack([np.where(x < 0, x + 2 * half_world, x), y])
-    whole = shapely.make_valid(replace(batch.rings, coords=coords).to_polygons())
-    owner = _owners(batch)
-    for shift in (0.0, 2 * half_world):
-        side = shapely.box(shift - half_world, -_FAR, shift + half_world, _FAR)
-        pieces, index = shapely.get_parts(shapely.intersection(whole, side), return_index=True)
-        kept = shapely.get_type_id(pieces) == shapely.GeometryType.POLYGON
-        if kept.any():
-            rings, parts = flatten(shapely.orient_polygons(pieces[kept]))
-            table = batch.table.take(pa.array(owner[index[kept]]))
-            yield FeatureBatch(table, replace(rings, coords=rings.coords - [shift, 0]), parts)

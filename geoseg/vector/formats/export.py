@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 import pyogrio
 
-from geoseg.errors import GeosegError, InputError, OutputError, OutputExistsError
+from geoseg.errors import GeosegError, InputError, OutputError
 from geoseg.legend import Legend
 from geoseg.vector.formats.flatgeobuf import write_flatgeobuf
 from geoseg.vector.formats.frames import layer_of_frame
 from geoseg.vector.formats.geojson import write_geojson
-from geoseg.vector.formats.geopackage import write_geopackage
-from geoseg.vector.formats.geoparquet import write_geoparquet
+from geoseg.vector.formats.geopackage import check_name, write_geopackage
+from geoseg.vector.formats.geoparquet import COVERING, write_geoparquet
 from geoseg.vector.formats.ogr import GEOMETRY, Progress, check_driver
+from geoseg.vector.formats.places import check_place, publish
 from geoseg.vector.formats.pmtiles import write_pmtiles
-from geoseg.vector.formats.shapefile import SIDECARS, write_shapefile
-from geoseg.vector.formats.split import split_by_class
-from geoseg.vector.formats.styles import is_polygon_style
+from geoseg.vector.formats.shapefile import write_shapefile
+from geoseg.vector.formats.split import file_names, split_by_class
 from geoseg.vector.layer import PolygonLayer
 
 if TYPE_CHECKING:
@@ -43,19 +43,25 @@ class Format(NamedTuple):
     Attributes:
         write: Writes a layer to a path where nothing is, and its sidecars beside it; tells the progress.
         driver: GDAL's name of the format, None where GDAL is not needed.
+        needs_crs: Whether it has to know where on the Earth the polygons lie.
+        columns: Columns that it has besides those of the layer.
+        check_name: Raises an InputError for a file that cannot have the name it is to have.
     """
 
     write: Callable[[PolygonLayer, Path, Progress], None]
     driver: str | None
+    needs_crs: bool = False
+    columns: frozenset[str] = frozenset([GEOMETRY])
+    check_name: Callable[[Path], None] | None = None
 
 
 FORMATS: dict[str, Format] = {
-    ".gpkg": Format(write_geopackage, "GPKG"),
+    ".gpkg": Format(write_geopackage, "GPKG", columns=frozenset([GEOMETRY, "geom", "fid"]), check_name=check_name),
     ".fgb": Format(write_flatgeobuf, "FlatGeobuf"),
-    ".geojson": Format(write_geojson, "GeoJSON"),
-    ".parquet": Format(write_geoparquet, None),
+    ".geojson": Format(write_geojson, "GeoJSON", needs_crs=True),
+    ".parquet": Format(write_geoparquet, None, columns=frozenset([GEOMETRY, COVERING])),
     ".shp": Format(write_shapefile, "ESRI Shapefile"),
-    ".pmtiles": Format(write_pmtiles, "PMTiles"),
+    ".pmtiles": Format(write_pmtiles, "PMTiles", needs_crs=True),
 }
 
 
@@ -66,6 +72,41 @@ def check_format(out: str | Path) -> None:
         InputError: The extension is none of `FORMATS`, or this build of GDAL cannot write it.
     """
     _format_of(Path(out))
+
+
+def check_target(
+    out: str | Path,
+    *,
+    crs: object | None,
+    columns: Sequence[str] = (),
+    classes: Mapping[int, str] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """That a layer can be written, as far as that is known before the work; `write_layer` checks it too.
+
+    Args:
+        out: The file.
+        crs: Where the polygons will lie; None where that is not known.
+        columns: The layer's attributes, or those that are known.
+        classes: Names of the classes that are to have a file each; None for one file.
+        overwrite: Whether existing files may be replaced.
+
+    Raises:
+        InputError: The format is not known or cannot be written here, or it needs a CRS, another name of the file, or
+            other names of columns.
+        OutputExistsError: An output exists and was not to be overwritten.
+        OutputError: A folder stands there, or the file is open in another program.
+    """
+    out = Path(out)
+    chosen = _format_of(out)
+    if chosen.needs_crs and crs is None:
+        raise InputError(f"{out.suffix} needs a place on the Earth, {out.name}'s map has no CRS; write .gpkg instead")
+    _check_columns(columns, out, chosen)
+    names = None if classes is None else file_names(classes).values()
+    for path in [out] if names is None else [_of_class(out, name) for name in names]:
+        if chosen.check_name is not None:
+            chosen.check_name(path)
+        check_place(path, overwrite=overwrite)
 
 
 def write_layer(
@@ -93,8 +134,7 @@ def write_layer(
         The file; of a file a class, their folder.
 
     Raises:
-        InputError: The extension is none of `FORMATS`, this build of GDAL cannot write it, or the format cannot hold
-            the layer; or `per_class` of a layer without classes.
+        InputError: As `check_target`; or the format cannot hold the layer, or `per_class` of a layer without classes.
         OutputExistsError: The output exists and was not to be overwritten.
         OutputError: It cannot be written. Nothing is left behind.
     """
@@ -102,7 +142,7 @@ def write_layer(
     check_format(out)
     layers = {out: layer}
     if per_class:
-        layers = {out.with_stem(f"{out.stem}_{name}"): part for name, part in split_by_class(layer).items()}
+        layers = {_of_class(out, name): part for name, part in split_by_class(layer).items()}
     _write_all(layers, out, overwrite=overwrite, progress=progress)
     _log.info("wrote %d polygons to %s", layer.count, ", ".join(map(str, layers)) or "no file, as no class has any")
     return out.parent if per_class else out
@@ -126,14 +166,13 @@ def _write_all(layers: Mapping[Path, PolygonLayer], out: Path, *, overwrite: boo
     """Writes each layer to its path; all paths are in the folder of `out` and have its extension."""
     chosen = _format_of(out)
     for path, layer in layers.items():
-        _check_place(path, overwrite=overwrite)
-        _check_names(layer, path)
+        check_target(path, crs=layer.crs, columns=layer.schema.names, overwrite=overwrite)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # said once, when it was read
             _write_to(Path(folder), layers, chosen, progress)
-            _publish(Path(folder), list(layers), overwrite=overwrite)
+            publish(Path(folder), list(layers), overwrite=overwrite)
     except GeosegError:
         raise
     except _FAILURES as error:
@@ -159,18 +198,20 @@ def _format_of(out: Path) -> Format:
     return chosen
 
 
-def _check_place(out: Path, *, overwrite: bool) -> None:
-    if out.is_dir():
-        raise OutputError(f"the output {out} is a folder; give a file name in it")
-    if out.exists() and not overwrite:
-        raise OutputExistsError(f"the output {out} exists; add --overwrite to replace it, or give another name")
+def _of_class(out: Path, name: str) -> Path:
+    return out.with_stem(f"{out.stem}_{name}")
 
 
-def _check_names(layer: PolygonLayer, out: Path) -> None:
-    names = [name.lower() for name in layer.schema.names]
-    taken = sorted({name for name in names if names.count(name) > 1 or name == GEOMETRY})
-    if taken:
-        raise InputError(f"{out.name} would have more than one column called {', '.join(taken)}; rename them")
+def _check_columns(columns: Sequence[str], out: Path, chosen: Format) -> None:
+    names = [name.lower() for name in columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{out.name} would have more than one column called {', '.join(twice)}; rename them")
+    for name in names:
+        if name in chosen.columns:
+            raise InputError(
+                f"{out.name} would have a column '{name}' besides the one that {out.suffix} has; rename it"
+            )
 
 
 def _write_to(folder: Path, layers: Mapping[Path, PolygonLayer], chosen: Format, progress: Progress | None) -> None:
@@ -191,20 +232,3 @@ def _reason(error: BaseException, out: Path) -> str:
     reason = " ".join(re.sub(scratch, "", str(error)).split())
     free = shutil.disk_usage(out.parent).free if out.parent.is_dir() else _LITTLE_ROOM
     return f"{reason}; its disk has {free / 1e6:.0f} MB left" if free < _LITTLE_ROOM else reason
-
-
-def _publish(folder: Path, outs: Sequence[Path], *, overwrite: bool) -> None:
-    """Moves what was written to where it belongs, the files themselves last."""
-    for out in outs:
-        if out.suffix.lower() == ".shp":
-            for sidecar in SIDECARS:
-                out.with_suffix(sidecar).unlink(missing_ok=True)
-    targets = {out.name: out for out in outs}
-    styled_inside = {out.stem for out in outs if out.suffix.lower() == ".gpkg"}
-    for path in sorted(folder.iterdir(), key=lambda path: path.name in targets):
-        target = outs[0].parent / path.name
-        if path.suffix == ".qml" and target.exists() and not (overwrite and is_polygon_style(target)):
-            level = logging.DEBUG if path.stem in styled_inside else logging.WARNING
-            _log.log(level, "left the style %s as it is, it is not that of %s", target, path.stem)
-            continue
-        os.replace(path, target)  # noqa: PTH105 - the atomic one, by its name

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from geoseg.errors import InputError
 from geoseg.vector.formats.ogr import Progress, not_whole, write_ogr
 from geoseg.vector.formats.styles import layer_style, write_style
 from geoseg.vector.layer import PolygonLayer
@@ -19,6 +21,23 @@ CREATE TABLE layer_styles (
 );
 INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', 'layer_styles');
 """
+
+
+# Tables of GeoPackage, of SQLite, and of the styles.
+_RESERVED = re.compile(r"(gpkg_|sqlite_|rtree_).*|layer_styles", re.IGNORECASE)
+
+
+def check_name(out: Path) -> None:
+    """That a layer may be called what the file is called.
+
+    Raises:
+        InputError: A GeoPackage keeps that name for tables of its own.
+    """
+    if _RESERVED.fullmatch(out.stem):
+        raise InputError(
+            f"the layer would be called '{out.stem}', which a GeoPackage keeps for itself; "
+            "give a name that does not begin with gpkg_, sqlite_ or rtree_, and is not layer_styles"
+        )
 
 
 def write_geopackage(layer: PolygonLayer, path: Path, progress: Progress) -> None:

@@ -12,28 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from geoseg.errors import InputError
 from geoseg.vector.formats.ogr import GEOMETRY, Progress
 from geoseg.vector.formats.styles import write_style
 from geoseg.vector.formats.wkb import are_counter_clockwise, feature_bounds, to_wkb
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_COVERING = "bbox"
+COVERING = "bbox"
 
 
 def write_geoparquet(layer: PolygonLayer, path: Path, progress: Progress) -> None:
-    """Writes a GeoParquet file of version 1.1, https://geoparquet.org/releases/v1.1.0, compressed by zstd.
-
-    Raises:
-        InputError: The layer has a column with the name of the covering's.
-    """
-    if _COVERING in layer.schema.names:
-        raise InputError(
-            f"GeoParquet keeps bounds in the column '{_COVERING}', and {path.name} has another of that name"
-        )
+    """Writes a GeoParquet file of version 1.1, https://geoparquet.org/releases/v1.1.0, compressed by zstd."""
     box = pa.struct([pa.field(name, pa.float64(), nullable=False) for name in _CORNERS])
-    schema = pa.schema([*layer.schema, (GEOMETRY, pa.large_binary()), (_COVERING, box)])
+    schema = pa.schema([*layer.schema, (GEOMETRY, pa.large_binary()), (COVERING, box)])
     total = _Total()
     with pq.ParquetWriter(path, schema, **_parquet_options(layer.schema)) as writer:
         done = 0
@@ -70,7 +61,7 @@ def _metadata(layer: PolygonLayer, total: _Total) -> dict[str, Any]:
         "encoding": "WKB",
         "geometry_types": ["MultiPolygon" if layer.multi else "Polygon"],
         "crs": None if layer.crs is None else layer.crs.to_json_dict(),
-        "covering": {"bbox": {name: [_COVERING, name] for name in _CORNERS}},
+        "covering": {"bbox": {name: [COVERING, name] for name in _CORNERS}},
     }
     if np.isfinite(total.bounds).all():
         column["bbox"] = total.bounds.tolist()
@@ -83,5 +74,5 @@ def _parquet_options(attributes: Iterable[pa.Field]) -> dict[str, Any]:
     """Dictionaries for what repeats, and statistics for all but the geometries, whose order means nothing."""
     fields = list(attributes)
     repeating = [field.name for field in fields if not pa.types.is_floating(field.type) and field.type != pa.int64()]
-    measured = [field.name for field in fields] + [f"{_COVERING}.{name}" for name in _CORNERS]
+    measured = [field.name for field in fields] + [f"{COVERING}.{name}" for name in _CORNERS]
     return {"compression": "zstd", "use_dictionary": repeating, "write_statistics": measured}

@@ -110,7 +110,8 @@ class _Source(AbstractContextManager["_Source"]):
                 columns = [
                     column.cast(field.type) for column, field in zip(batch.table.columns, self.schema, strict=False)
                 ]
-                columns.append(to_wkb(batch, multi=self._layer.multi))
+                parted = len(batch.parts) < len(batch.rings.polygon_offsets)
+                columns.append(to_wkb(batch, multi=self._layer.multi or parted))
                 yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
                 self.done += batch.table.num_rows
                 self._progress(min(self.done, self._layer.count), self._layer.count)  # some may have been parted

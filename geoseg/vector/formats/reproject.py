@@ -17,32 +17,47 @@ from geoseg.vector.rings import Rings
 
 # A chord of length L leaves the true line by about L² tan(lat) / 8R: 500 m by 5 mm at 45°.
 _LONGEST_M = 500.0
+_LONGEST_RAD = np.pi / 180  # of maps in degrees, so that no edge goes halfway round the globe
 
 
 def reproject(layer: PolygonLayer, crs: str) -> PolygonLayer:
     """The layer in another CRS, x (or longitude) first, reprojected batch by batch.
 
-    Edges of a projected map get vertices every 500 m, the same for both polygons that share one.
+    Edges get vertices every 500 m, or every degree, the same for both polygons that share one.
 
     Args:
         layer: Has a CRS.
         crs: What pyproj takes.
 
     Raises:
-        InputError: While a batch is made: a vertex has no place in the other CRS.
+        InputError: The layer has no CRS; or while a batch is made: a vertex has no place in the other CRS.
     """
-    if layer.crs is None:
-        raise InputError("a layer without a CRS cannot be reprojected; write .gpkg instead")
     transformer = pyproj.Transformer.from_crs(layer.crs, crs, always_xy=True)
-    longest = _LONGEST_M / layer.crs.axis_info[0].unit_conversion_factor if layer.crs.is_projected else np.inf
+    longest = longest_edge(layer)
 
     def batches() -> Iterator[FeatureBatch]:
         for batch in layer.batches():
             rings = densify(batch.rings, longest)
-            coords = _transformed(rings.coords, transformer, crs)
-            yield batch._replace(rings=Rings(coords, rings.ring_offsets, rings.polygon_offsets))
+            coords = transformed(rings.coords, transformer, crs)
+            yield batch._replace(rings=replace(rings, coords=coords))
 
     return replace(layer, crs=pyproj.CRS(crs), batches=batches)
+
+
+def longest_edge(layer: PolygonLayer) -> float:
+    """How long an edge may be that is reprojected, in units of the layer's CRS."""
+    if layer.crs is None:
+        raise InputError("a layer without a CRS cannot be reprojected; write .gpkg instead")
+    longest = _LONGEST_M if layer.crs.is_projected else _LONGEST_RAD if layer.crs.is_geographic else np.inf
+    return float(longest / (layer.crs.axis_info[0].unit_conversion_factor if layer.crs.axis_info else 1.0))
+
+
+def edge_lengths(coords: NDArray[np.float64], ring_offsets: Ints) -> NDArray[np.float64]:
+    """Lengths of the edges of rings, without those that are none or have no place."""
+    lengths: NDArray[np.float64] = np.hypot(*np.diff(coords, axis=0).T)
+    inside = np.ones(len(lengths), bool)
+    inside[ring_offsets[1:-1] - 1] = False  # from one ring's last vertex to the next one's first is no edge
+    return lengths[inside & np.isfinite(lengths) & (lengths > 0)]
 
 
 def densify(rings: Rings, longest: float) -> Rings:
@@ -55,7 +70,17 @@ def densify(rings: Rings, longest: float) -> Rings:
     return Rings(coords, ring_offsets, rings.polygon_offsets)
 
 
-def _transformed(coords: NDArray[np.float64], transformer: pyproj.Transformer, crs: str) -> NDArray[np.float64]:
+def transformed(coords: NDArray[np.float64], transformer: pyproj.Transformer, crs: str) -> NDArray[np.float64]:
+    """Coordinates `(vertex, xy)` in another CRS.
+
+    Args:
+        coords: Vertices.
+        transformer: Leads to that CRS.
+        crs: Its name.
+
+    Raises:
+        InputError: A vertex has no place there.
+    """
     x, y = transformer.transform(coords[:, 0], coords[:, 1])
     moved = np.column_stack([x, y])
     if not np.isfinite(moved).all():

@@ -22,6 +22,7 @@ SIDECARS = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".fields.jso
 _log = logging.getLogger(__name__)
 _MOST_BYTES = 2**31 - 1
 _TEXT_WIDTH = 80
+_LONGEST = 254  # bytes of a text
 _WIDTH = b"GDAL:OGR:width"
 # Longer whole numbers are read back as floats; a minus is a character too.
 _LOWEST, _HIGHEST = -(10**17) + 1, 10**18 - 1
@@ -39,9 +40,11 @@ def write_shapefile(layer: PolygonLayer, path: Path, progress: Progress) -> None
     _check_size(layer, path)
     _check_crs(layer, path)
     names = short_names(layer.schema.names)
-    count = _write(layer, path, names, progress)
-    if not _is_whole(path, count):
+    plain = path.with_suffix(".shp")  # as GDAL calls it, whatever the letter case that was asked for
+    count = _write(layer, plain, names, progress)
+    if not _is_whole(plain, count):
         raise not_whole()
+    plain.rename(path)
     changed = {name: short for name, short in names.items() if name != short}
     if changed:
         path.with_suffix(".fields.json").write_text(json.dumps(changed, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -107,13 +110,14 @@ def _fitted(layer: PolygonLayer, names: Mapping[str, str], texts: set[str]) -> P
     widths = _text_widths(layer, texts)
     fields = [_with_width(field, widths.get(field.name)) for field in fields]
     schema = pa.schema([field.with_name(names[field.name]) for field in fields])
+    cut: set[str] = set()  # columns of which that was said
 
     def batches() -> Iterator[FeatureBatch]:
         for batch in layer.batches():
             for field in fields:
                 if pa.types.is_integer(field.type) and _has_long_numbers(batch.table[field.name]):
                     raise _LongNumbersError(field.name)
-            columns = [batch.table[field.name].cast(field.type) for field in fields]
+            columns = [_shortened(batch.table[field.name].cast(field.type), field.name, cut) for field in fields]
             yield batch._replace(table=pa.RecordBatch.from_arrays(columns, schema=schema))
 
     return replace(layer, schema=schema, batches=batches)
@@ -126,6 +130,18 @@ def _has_long_numbers(column: pa.Array) -> bool:
     return int(extremes["min"].as_py()) < _LOWEST or int(extremes["max"].as_py()) > _HIGHEST
 
 
+def _shortened(column: pa.Array, name: str, told: set[str]) -> pa.Array:
+    """A column whose texts are cut where they are too long, which is said once."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
+    if (pc.max(pc.binary_length(column)).as_py() or 0) <= _LONGEST:
+        return column
+    if name not in told:
+        told.add(name)
+        _log.warning("a shapefile's texts have %d bytes: longer ones of %s are cut", _LONGEST, name)
+    return pa.array([text if text is None else _cut(text, _LONGEST) for text in column.to_pylist()], column.type)
+
+
 def _with_width(field: pa.Field, width: int | None) -> pa.Field:
     return field if width is None else field.with_metadata({_WIDTH: str(width).encode()})
 
@@ -134,7 +150,7 @@ def _text_widths(layer: PolygonLayer, texts: Iterable[str] = ()) -> dict[str, in
     """Bytes of the columns of text whose longest value is known."""
     widths = dict.fromkeys(texts, 20)
     if layer.legend is not None and "class_name" in layer.schema.names:
-        widths["class_name"] = min(254, max(len(name.encode()) for name in layer.legend.names))
+        widths["class_name"] = min(_LONGEST, max(len(name.encode()) for name in layer.legend.names))
     return widths
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +26,11 @@ def split_by_class(layer: PolygonLayer) -> dict[str, PolygonLayer]:
     Raises:
         InputError: The layer has no classes.
     """
-    if layer.legend is None or "class_id" not in layer.schema.names:
+    if "class_id" not in layer.schema.names:
         raise InputError("one file a class needs a map of classes, and this map's polygons have none")
     counts = _count(layer)
-    names = file_names({item.id: item.name for item in layer.legend.classes if item.id in counts})
-    return {name: _of_class(layer, layer.legend, class_id, counts[class_id]) for class_id, name in names.items()}
+    names = file_names({class_id: counts[class_id].name for class_id in sorted(counts)})
+    return {name: _of_class(layer, class_id, counts[class_id]) for class_id, name in names.items()}
 
 
 def file_names(names: Mapping[int, str]) -> dict[int, str]:
@@ -75,26 +76,42 @@ def _vertex_counts(batch: FeatureBatch) -> Ints:
     return np.diff(batch.rings.ring_offsets[batch.rings.polygon_offsets[batch.parts]])
 
 
-def _count(layer: PolygonLayer) -> dict[int, tuple[int, int]]:
-    """Features and vertices of each class."""
-    counts: dict[int, tuple[int, int]] = {}
+class _Count(NamedTuple):
+    """A class's name, as it stands in its first feature, and how many features and vertices it has."""
+
+    name: str
+    features: int
+    vertices: int
+
+
+def _count(layer: PolygonLayer) -> dict[int, _Count]:
+    """What there is of each class."""
+    counts: dict[int, _Count] = {}
     for batch in layer.batches():
-        ids, inverse = np.unique(_classes(batch), return_inverse=True)
+        ids, first, inverse = np.unique(_classes(batch), return_index=True, return_inverse=True)
         features = np.bincount(inverse, minlength=len(ids))
         vertices = np.bincount(inverse, _vertex_counts(batch), minlength=len(ids)).astype(np.int64)
-        for class_id, more, corners in zip(ids.tolist(), features.tolist(), vertices.tolist(), strict=True):
-            before = counts.get(class_id, (0, 0))
-            counts[class_id] = (before[0] + more, before[1] + corners)
+        for at, class_id in enumerate(ids.tolist()):
+            before = counts.get(class_id) or _Count(_name(batch, int(first[at]), class_id), 0, 0)
+            counts[class_id] = _Count(
+                before.name, before.features + int(features[at]), before.vertices + int(vertices[at])
+            )
     return counts
 
 
-def _of_class(layer: PolygonLayer, legend: Legend, class_id: int, counts: tuple[int, int]) -> PolygonLayer:
+def _name(batch: FeatureBatch, feature: int, class_id: int) -> str:
+    name = batch.table["class_name"][feature].as_py() if "class_name" in batch.table.schema.names else None
+    return f"class {class_id}" if name is None else str(name)
+
+
+def _of_class(layer: PolygonLayer, class_id: int, count: _Count) -> PolygonLayer:
     def batches() -> Iterator[FeatureBatch]:
         for batch in layer.batches():
             chosen = _classes(batch) == class_id
             if chosen.any():
                 yield select_features(batch, chosen)
 
-    own = tuple(item for item in legend.classes if item.id == class_id)
-    count, vertices = counts
-    return replace(layer, count=count, vertices=vertices, batches=batches, legend=Legend(own, legend.ignore))
+    legend = layer.legend
+    own = () if legend is None else tuple(item for item in legend.classes if item.id == class_id)
+    alone = Legend(own, legend.ignore) if legend is not None and own else None
+    return replace(layer, count=count.features, vertices=count.vertices, batches=batches, legend=alone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -9,12 +10,13 @@ from geoseg.legend import Legend
 from geoseg.vector.layer import PolygonLayer
 
 _PLAIN = {"color": "120,160,200,120", "style": "solid", "outline_color": "40,60,90,255", "outline_width": "0.2"}
+_SEAL = "<!-- geoseg, sha256 of the above: "
 
 
 def polygon_style(legend: Legend | None) -> str:
     """A QGIS style (QML) that fills each polygon with its class's colour, by the column `class_id`.
 
-    Without a legend all polygons look alike, with an outline.
+    Without a legend all polygons look alike, with an outline. A comment at its end tells it from one that was edited.
 
     >>> 'attr="class_id"' in polygon_style(Legend.from_dict({1: "water"}))
     True
@@ -29,13 +31,27 @@ def polygon_style(legend: Legend | None) -> str:
         )
         _add_classes(renderer, legend)
     ET.indent(root)
-    return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ET.tostring(root, "unicode")
+    body = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ET.tostring(root, "unicode") + "\n"
+    return body + _seal(body)
 
 
 def is_polygon_style(path: Path) -> bool:
-    """Whether a `.qml` is one of ours for polygons, which may be replaced."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return 'attr="class_id"' in text or text == polygon_style(None)
+    """Whether a `.qml` is as geoseg wrote it for polygons: QGIS drops the seal, and an edit breaks it."""
+    body, found, seal = path.read_text(encoding="utf-8", errors="replace").rpartition(_SEAL)
+    return bool(found) and found + seal == _seal(body)
+
+
+def may_replace(path: Path, style: Path) -> bool:
+    """Whether a style takes nobody's work away when it replaces the one at `path`."""
+    if is_polygon_style(path):
+        return True
+    body = style.read_text(encoding="utf-8").rpartition(_SEAL)[0]
+    return path.read_text(encoding="utf-8", errors="replace").rstrip() == body.rstrip()
+
+
+def _seal(body: str) -> str:
+    """A last line that vouches for all before it."""
+    return f"{_SEAL}{hashlib.sha256(body.encode()).hexdigest()} -->\n"
 
 
 def layer_style(layer: PolygonLayer) -> str:

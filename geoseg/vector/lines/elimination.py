@@ -20,6 +20,8 @@ from geoseg.vector.regions import Ints
 
 _CLOSED_MIN = 4  # an island keeps four corners: a single pixel does not become a triangle
 _GONE = -1.0
+_ROUNDING = 1e-9  # distances that differ by less of themselves are one
+_LONG = 256  # vertices
 
 
 class Rule(NamedTuple):
@@ -140,7 +142,7 @@ def _thin(state: _State, scratch: _Scratch, rule: Rule) -> int:
         living = sizes[arc] - (junction < 0)  # the last vertex of a closed arc is its first again
         _link(links, living, junction < 0)
         if by_distance:
-            _weigh_distances(coords, weights, spans, caps, (unit_x, unit_y), begin, living, junction < 0)
+            _weigh_distances(coords, weights, spans, caps, (unit_x, unit_y), limit, begin, living, junction < 0)
         else:
             _weigh_triangles(coords, links, weights, begin, living)
         waiting = _line_up(weights, keys, queue, limit, living)
@@ -205,6 +207,7 @@ def _weigh_distances(  # noqa: PLR0917 - compiled: positional only
     spans: NDArray[np.int32],
     caps: NDArray[np.float64],
     unit: tuple[float, float],
+    limit: float,
     begin: int,
     living: int,
     closed: bool,  # noqa: FBT001 - compiled: positional only
@@ -212,10 +215,10 @@ def _weigh_distances(  # noqa: PLR0917 - compiled: positional only
     weights[:living] = np.inf
     if closed:
         first, second = _far_pair(coords, unit, begin, living)
-        _split(coords, weights, spans, caps, unit, begin, living, first, second)
-        _split(coords, weights, spans, caps, unit, begin, living, second, first + living)
+        _split(coords, weights, spans, caps, unit, limit, begin, living, first, second)
+        _split(coords, weights, spans, caps, unit, limit, begin, living, second, first + living)
     else:
-        _split(coords, weights, spans, caps, unit, begin, living, 0, living - 1)
+        _split(coords, weights, spans, caps, unit, limit, begin, living, 0, living - 1)
 
 
 @jit
@@ -253,6 +256,7 @@ def _split(  # noqa: PLR0917 - compiled: positional only
     spans: NDArray[np.int32],
     caps: NDArray[np.float64],
     unit: tuple[float, float],
+    limit: float,
     begin: int,
     living: int,
     first: int,
@@ -261,8 +265,12 @@ def _split(  # noqa: PLR0917 - compiled: positional only
     """Weighs the vertices between two, `last` counted on past the end where an arc closes.
 
     A vertex weighs what its distance is from the line that it splits, but no more than the splits before it did: so the
-    vertices at or above any limit are those that Douglas & Peucker, Algorithms for the reduction of the number of
+    vertices at or above the limit are those that Douglas & Peucker, Algorithms for the reduction of the number of
     points, Cartographica 10 (1973), keep with that tolerance.
+
+    Halves of about one length keep this far from the square of the vertices. Of several as far away the one next to the
+    middle splits: with the first, a staircase would be parted into one step and all the others. Below the limit, where
+    the weights only say what goes first, a long part is split in its middle rather than near an end.
     """
     spans[0, 0], spans[0, 1], caps[0] = first, last, np.inf
     depth = 1
@@ -271,11 +279,14 @@ def _split(  # noqa: PLR0917 - compiled: positional only
         low, high, cap = spans[depth, 0], spans[depth, 1], caps[depth]
         if high - low < 2:
             continue
-        best, most = low + 1, -1.0
+        best, most, middle = low + 1, -1.0, low + high
         for vertex in range(low + 1, high):
             far = _squared_distance(coords, unit, begin + vertex % living, begin + low % living, begin + high % living)
-            if far > most:
-                best, most = vertex, far
+            as_far = far >= most * (1 - _ROUNDING) and abs(2 * vertex - middle) < abs(2 * best - middle)
+            if far > most * (1 + _ROUNDING) or as_far:
+                best, most = vertex, max(far, most)
+        if most < limit and high - low > _LONG and abs(2 * best - middle) > (high - low) * 7 // 8:
+            best = middle // 2
         most = min(most, cap)
         weights[best % living] = most
         spans[depth, 0], spans[depth, 1] = low, best

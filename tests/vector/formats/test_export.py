@@ -24,7 +24,7 @@ from geoseg.errors import InputError, OutputError, OutputExistsError, ReadError
 from geoseg.legend import Legend
 from geoseg.vector import check_format, polygon_style, write_layer, write_polygons
 from geoseg.vector.formats import export
-from geoseg.vector.formats.export import FORMATS, Format
+from geoseg.vector.formats.export import FORMATS, Format, check_target
 from geoseg.vector.formats.frames import flatten, layer_of_frame
 from geoseg.vector.formats.shapefile import short_names
 from geoseg.vector.layer import FeatureBatch, PolygonLayer
@@ -310,8 +310,26 @@ def test_of_files_a_class_none_is_written_where_one_exists(tmp_path):
 
 
 def test_a_file_a_class_needs_classes(tmp_path):
+    objects = table().drop(columns=["class_id", "class_name"])
     with pytest.raises(InputError, match="map of classes"):
-        write_layer(layer_in_batches(table(), legend=None), tmp_path / "map.shp", per_class=True)
+        write_layer(layer_in_batches(objects, legend=None), tmp_path / "map.shp", per_class=True)
+
+
+@pytest.mark.parametrize("codes", [{1: 11, 2: 42, 3: 70_001}, {1: -3, 2: 0, 3: 255}], ids=["codes", "negative"])
+def test_a_file_a_class_needs_no_legend_of_ids(tmp_path, codes):
+    frame = table().assign(class_id=lambda frame: frame["class_id"].map(codes))
+    write_layer(layer_in_batches(frame, legend=None), tmp_path / "map.gpkg", per_class=True)
+    outs = sorted(tmp_path.glob("*.gpkg"))
+    assert [path.stem for path in outs] == ["map_forêt", "map_road", "map_water_ice"]
+    for path, number in zip(outs, (1, 3, 2), strict=True):
+        assert set(read_back(path)["class_id"]) == {codes[number]}
+        assert len(read_back(path)) == (frame["class_id"] == codes[number]).sum()
+
+
+def test_classes_without_names_have_files_by_their_numbers(tmp_path):
+    frame = table().drop(columns="class_name").assign(class_id=lambda frame: frame["class_id"] - 2)
+    write_layer(layer_in_batches(frame, legend=None), tmp_path / "map.fgb", per_class=True)
+    assert {path.stem for path in tmp_path.glob("*.fgb")} == {"map_class_-1", "map_class_0", "map_class_1"}
 
 
 def test_a_file_a_class_of_no_feature_is_no_file(tmp_path):
@@ -364,3 +382,61 @@ def test_objects_without_classes_get_a_plain_style_that_may_be_replaced(tmp_path
     assert (tmp_path / "map.qml").read_text() == polygon_style(None)
     write_polygons(table(), tmp_path / "map.fgb", legend=LEGEND, overwrite=True)
     assert (tmp_path / "map.qml").read_text() == polygon_style(LEGEND)
+
+
+def test_a_style_that_was_edited_stays_and_that_is_told(tmp_path, caplog):
+    write_polygons(table(), tmp_path / "map.fgb", legend=LEGEND)
+    style = tmp_path / "map.qml"
+    edited = style.read_text().replace("31,107,53", "255,0,0")
+    style.write_text(edited)
+    write_polygons(table(), tmp_path / "map.fgb", legend=LEGEND, overwrite=True)
+    assert style.read_text() == edited
+    assert f"left the style {style} as it is" in caplog.text
+
+
+@pytest.mark.parametrize("extension", [*FORMATS, *map(str.upper, FORMATS)])
+def test_extensions_may_be_in_capitals(tmp_path, extension):
+    out = write_polygons(table(), tmp_path / f"A{extension}", legend=LEGEND)
+    assert out in tmp_path.iterdir()
+    if extension.lower() != TILES:
+        back = geopandas.read_parquet(out) if extension.lower() == ".parquet" else geopandas.read_file(out, layer="A")
+        assert len(back) == len(table())
+
+
+TARGETS = {
+    "no CRS for GeoJSON": ("map.geojson", {"crs": None}, r"no CRS; write \.gpkg"),
+    "no CRS for tiles": ("map.pmtiles", {"crs": None}, r"no CRS; write \.gpkg"),
+    "a table of GeoPackage": ("gpkg_map.gpkg", {}, "'gpkg_map'"),
+    "a table of SQLite": ("SQLite_x.gpkg", {}, "'SQLite_x'"),
+    "the table of styles": ("layer_styles.gpkg", {}, "'layer_styles'"),
+    "two of one name": ("map.fgb", {"columns": ["Mean", "mean"]}, "more than one column called mean"),
+    "geometry": ("map.fgb", {"columns": ["Geometry"]}, "'geometry'"),
+    "geometry in a GeoPackage": ("map.gpkg", {"columns": ["geom"]}, "'geom'"),
+    "ids in a GeoPackage": ("map.gpkg", {"columns": ["fid"]}, "'fid'"),
+    "bounds": ("map.parquet", {"columns": ["bbox"]}, "'bbox'"),
+    "unknown": ("map.kml", {}, "extension"),
+}
+
+
+@pytest.mark.parametrize(("name", "given", "message"), TARGETS.values(), ids=TARGETS)
+def test_what_cannot_be_written_is_known_before_the_work(tmp_path, name, given, message):
+    with pytest.raises(InputError, match=message):
+        check_target(tmp_path / name, **{"crs": "EPSG:32630", **given})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["gpkg_map", "sqlite_x", "rtree_a", "layer_styles"])
+def test_a_reserved_name_is_refused_on_writing_too(tmp_path, name):
+    with pytest.raises(InputError, match=name):
+        write_polygons(table(), tmp_path / f"{name}.gpkg", legend=LEGEND)
+    write_polygons(table(), tmp_path / f"{name}.fgb", legend=LEGEND)
+
+
+def test_files_a_class_that_exist_are_known_before_the_work(tmp_path):
+    out, classes = tmp_path / "map.fgb", {1: "forest", 2: "water & ice"}
+    check_target(out, crs=None, classes=classes)
+    (tmp_path / "map_water_ice.fgb").touch()
+    check_target(out, crs=None)
+    check_target(out, crs=None, classes=classes, overwrite=True)
+    with pytest.raises(OutputExistsError, match=r"map_water_ice\.fgb"):
+        check_target(out, crs=None, classes=classes)

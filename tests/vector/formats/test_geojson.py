@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import geopandas
 import numpy as np
@@ -119,3 +120,18 @@ def test_a_place_that_has_no_longitude_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"no place.*\.gpkg"):
         write_polygons(frame, tmp_path / "map.geojson", legend=None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("pixel", "digits"), [(0.02, 9), (0.1, 8), (0.5, 7), (10.0, 7)])
+def test_a_pixel_has_as_many_decimals_as_keep_its_shape(tmp_path, pixel, digits):
+    row, col = np.divmod(np.arange(100), 10)
+    x, y = 500_000 + pixel * col, 5_800_000 + pixel * row
+    cells = shapely.box(x, y, x + pixel, y + pixel)
+    frame = frame_of(cells)
+    back = geopandas.read_file(write_polygons(frame, tmp_path / "map.geojson", legend=None))
+    corners = shapely.get_coordinates(back.to_crs(frame.crs).geometry.to_numpy())
+    off = np.abs(corners / pixel - np.round(corners / pixel))
+    assert off.max() < 1 / 50
+    decimals = [len(number.split(".")[1]) for number in re.findall(r"\d+\.\d+", (tmp_path / "map.geojson").read_text())]
+    assert max(decimals) == digits
+    assert shapely.coverage_is_valid(back.geometry.to_numpy())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import geopandas
 import numpy as np
@@ -12,8 +13,11 @@ import pyproj
 import pytest
 import shapely
 
+from geoseg.errors import OutputError
 from geoseg.legend import Legend
-from geoseg.vector import polygon_style, write_polygons
+from geoseg.vector import polygon_style, write_layer, write_polygons
+from geoseg.vector.formats.export import check_target
+from geoseg.vector.formats.frames import layer_of_frame
 
 LEGEND = Legend.from_dict({1: "forest", 2: "water"})
 OWN_GRID = pyproj.CRS.from_wkt(
@@ -70,3 +74,46 @@ def test_a_crs_without_a_code_is_kept_as_wkt2(tmp_path, crs):
 def test_a_crs_with_a_code_needs_no_extension(tmp_path):
     out = write_polygons(frame_of(), tmp_path / "map.gpkg", legend=LEGEND)
     assert not [name for (name,) in query(out, "SELECT extension_name FROM gpkg_extensions") if "crs" in name]
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A GeoPackage that another program has open and has changed, its changes still in a journal."""
+    out = write_polygons(frame_of(), tmp_path / "map.gpkg", legend=LEGEND)
+    with closing(sqlite3.connect(out)) as database:
+        database.execute("PRAGMA journal_mode = wal")
+        database.execute("UPDATE layer_styles SET description = hex(zeroblob(3000))")
+        database.commit()
+        yield out
+
+
+def test_one_that_is_open_elsewhere_is_not_replaced(opened):
+    before = opened.read_bytes()
+    with pytest.raises(OutputError, match=r"map\.gpkg-(wal|shm).*QGIS"):
+        check_target(opened, crs=None, overwrite=True)
+    with pytest.raises(OutputError, match="close it in QGIS"):
+        write_polygons(frame_of(count=20), opened, legend=LEGEND, overwrite=True)
+    assert opened.read_bytes() == before
+    assert len(pyogrio.read_dataframe(opened, layer="map")) == 300
+
+
+def test_one_that_is_opened_meanwhile_is_not_replaced(tmp_path):
+    out = write_polygons(frame_of(), tmp_path / "map.gpkg", legend=LEGEND)
+    before = out.read_bytes()
+    layer = layer_of_frame(frame_of(count=20))
+
+    def batches():
+        yield from layer.batches()
+        (tmp_path / "map.gpkg-wal").touch()
+
+    with pytest.raises(OutputError, match="close it in QGIS"):
+        write_layer(replace(layer, batches=batches), out, overwrite=True)
+    assert out.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"map.gpkg", "map.gpkg-wal", "map.qml"}
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+def test_a_journal_without_its_file_is_in_the_way_too(tmp_path, end):
+    (tmp_path / f"map.gpkg{end}").touch()
+    with pytest.raises(OutputError, match=f"map.gpkg{end}"):
+        write_polygons(frame_of(), tmp_path / "map.gpkg", legend=LEGEND)

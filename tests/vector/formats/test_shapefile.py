@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import geopandas
@@ -13,10 +14,10 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.errors import InputError
+from geoseg.errors import InputError, OutputError, OutputExistsError
 from geoseg.legend import Legend
 from geoseg.vector import write_layer, write_polygons
-from geoseg.vector.formats import shapefile
+from geoseg.vector.formats import places, shapefile
 from geoseg.vector.formats.frames import layer_of_frame
 from geoseg.vector.formats.shapefile import short_names
 
@@ -115,3 +116,51 @@ def test_a_crs_that_no_prj_can_hold_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"\.prj.*\.gpkg"):
         write_polygons(frame_of(id=[1]).set_crs(rotated, allow_override=True), tmp_path / "map.shp", legend=None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".dbf", ".prj", ".cpg", ".qix", ".fields.json"])
+def test_files_that_would_be_its_own_are_output_that_exists(tmp_path, suffix):
+    own = tmp_path / f"map{suffix}"
+    own.write_text("precious")
+    with pytest.raises(OutputExistsError, match=rf"map\{suffix} exists; add --overwrite"):
+        write_polygons(frame_of(id=[1]), tmp_path / "map.shp", legend=None)
+    assert own.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [own]
+    out = write_polygons(frame_of(id=[1]), tmp_path / "map.shp", legend=None, overwrite=True)
+    assert len(geopandas.read_file(out)) == 1
+    assert not own.exists() or own.read_bytes() != b"precious"
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("failing", range(12))
+def test_a_move_that_fails_leaves_what_was_there(tmp_path, monkeypatch, failing):
+    """Any of the moves: five members aside, then five and the style to their places."""
+    out = write_polygons(frame_of(id=[1, 2]), tmp_path / "map.shp", legend=None)
+    (tmp_path / "map.qix").write_text("an index")
+    before, real, moves = contents(tmp_path), os.replace, iter(range(100))
+
+    def replaced(source, target):
+        if next(moves) == failing:
+            raise PermissionError("in use")
+        real(source, target)
+
+    monkeypatch.setattr(places.os, "replace", replaced)
+    with pytest.raises(OutputError, match="in use"):
+        write_polygons(frame_of(id=[1, 2, 3], perimeter_m=[1.0, 2.0, 3.0]), out, legend=None, overwrite=True)
+    after = contents(tmp_path)
+    assert {name: after[name] for name in before if name != "map.qml"} == {
+        name: before[name] for name in before if name != "map.qml"
+    }
+    assert set(after) == set(before)
+
+
+def test_a_text_that_is_cut_is_told(tmp_path, caplog):
+    names = ["é" * 127, "é" * 128]
+    legend = Legend.from_dict(dict(enumerate(names, 1)))
+    write_polygons(frame_of(class_id=[1], class_name=names[:1]), tmp_path / "fits.shp", legend=legend)
+    assert "cut" not in caplog.text
+    write_polygons(frame_of(class_id=[1, 2], class_name=names), tmp_path / "map.shp", legend=legend)
+    assert "texts have 254 bytes: longer ones of class_name are cut" in caplog.text

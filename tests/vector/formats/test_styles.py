@@ -40,3 +40,11 @@ def test_ours_are_known_from_those_of_others(tmp_path, legend):
     assert is_polygon_style(tmp_path / "ours.qml")
     assert not is_polygon_style(tmp_path / "raster.qml")
     assert not is_polygon_style(tmp_path / "changed.qml")
+
+
+def test_one_that_qgis_saved_is_the_users(tmp_path):
+    """QGIS writes the document anew, without comments."""
+    path = tmp_path / "saved.qml"
+    path.write_text(ET.tostring(parsed(polygon_style(LEGEND)), "unicode"), encoding="utf-8")
+    assert 'attr="class_id"' in path.read_text(encoding="utf-8")
+    assert not is_polygon_style(path)

@@ -1,5 +1,7 @@
 """Simplified boundaries: what each method keeps, against plain versions of them, and what no method may break."""
 
+import time
+
 import numpy as np
 import pytest
 import shapely
@@ -211,3 +213,15 @@ def test_options_that_make_no_sense_are_refused(options, said):
     arcs, _ = traced(np.eye(3, dtype=np.uint8) + 1)
     with pytest.raises(InputError, match=said):
         simplify_arcs(arcs, **options)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 2.0], ids=["every step stays", "none does"])
+def test_a_long_staircase_takes_no_longer_than_its_length(tolerance):
+    """All its corners are as far from the line: whichever splits it should leave two halves."""
+    steps = np.arange(200_001)
+    stairs = arcs_of([np.column_stack([(steps + 1) // 2, steps // 2])])
+    simplify_arcs(arcs_of([walk([(1, 1), (1, -1)])]), tolerance=1, method="douglas-peucker")  # compiles
+    start = time.perf_counter()
+    thin = simplify_arcs(stairs, tolerance=tolerance, method="douglas-peucker")
+    assert time.perf_counter() - start < 5
+    assert (len(thin.coords) == 2) is (tolerance == 2.0)
