@@ -389,6 +389,7 @@ def test_what_cannot_be_written_is_told_before_the_map_is_traced(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     refused: Callable[..., str],
+    *,
     name: str,
     means: str | None,
     said: str,
