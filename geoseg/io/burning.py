@@ -1,12 +1,14 @@
 """Polygons burnt onto any grid.
 
 What lies near a grid is transformed to the grid's pixels when it is burnt. A window of a burnt grid is the burnt
-window: what is burnt at a pixel depends on the polygons and on that pixel's place alone.
+window: what is burnt at a pixel depends on the polygons and on that pixel's place alone. Polygons that have no place
+in the grid's CRS, or are torn there, stay in their own, where it is asked which pixels' centres they hold.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, cast
 
@@ -17,11 +19,16 @@ from affine import Affine
 from numpy.typing import DTypeLike, NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import GridError
 from geoseg.io.grids import same_crs, transform, turn_of
 from geoseg.io.handles import unplaced_is_fine
-from geoseg.io.polygons import Geometries, Polygons, dense_length
+from geoseg.io.polygons import Geometries, Polygons, dense_length, moved, on_globe, world_of
+
+Place = tuple[float, float, float, float]
+"""Left, bottom, right, top."""
 
 # Transformed edges leave the straight line by less than this share of the length above.
 BEND = 0.01
@@ -32,6 +39,8 @@ ODD = 0.3819
 # Shapes are burnt a hundred-thousandth of a pixel right and down, so that no edge runs exactly through a pixel's centre
 # or corner, where GDAL's answer depends on where the raster starts. What GDAL decides for upright edges it still does.
 NUDGE_COL, NUDGE_ROW = 7 / STEPS_PER_PX, 11 / STEPS_PER_PX
+# Pixels whose centres are asked for at once.
+STRIP_PX = 1 << 20
 
 
 def burn(
@@ -53,7 +62,8 @@ def burn(
         geobox: The grid.
         fill: Value outside all polygons.
         dtype: Of the result.
-        all_touched: Whether a pixel counts that a polygon touches anywhere.
+        all_touched: Whether a pixel counts that a polygon touches anywhere. Of polygons that have no place in the CRS
+            of the grid it is asked of pixels that they hold the centre of, so smaller ones may be missed.
 
     Raises:
         GridError: The grid has no CRS and the polygons have one, or the other way round.
@@ -97,11 +107,9 @@ def _placed(polygons: Polygons, geobox: GeoBox, *, slack: int) -> tuple[NDArray[
     if (crs is None) != (target is None):
         raise GridError("the scene has no CRS, so polygons cannot be placed on it; give it one with crs: EPSG:...")
     found = [_placed_after(polygons, geobox, shift, slack=slack) for shift in _shifts(polygons, geobox)]
-    if len(found) == 1:
-        return found[0]
-    hits, moved = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    hits, shapes = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(hits, kind="stable")  # as in the file, of which the last one holds
-    return hits[order], moved[order]
+    return hits[order], shapes[order]
 
 
 def _shifts(polygons: Polygons, geobox: GeoBox) -> list[float]:
@@ -114,6 +122,9 @@ def _shifts(polygons: Polygons, geobox: GeoBox) -> list[float]:
     west, east = -turn / 2, turn / 2
     if same_crs(crs, geobox.crs):
         west, _, east, _ = polygons.bounds
+    elif own := turn_of(crs):
+        # Polygons on another datum may keep on counting beyond half a turn.
+        west, east = min(west, polygons.bounds[0] * turn / own), max(east, polygons.bounds[2] * turn / own)
     return [0.0, *(by for by in (turn, -turn) if west + by < max(corners) and east + by > min(corners))]
 
 
@@ -123,17 +134,33 @@ def _placed_after(
     """As `_placed`, of polygons whose longitudes have `shift` added on a grid in degrees."""
     crs, target = polygons.crs, geobox.crs
     back = GeoBox(geobox.shape, Affine.translation(-shift, 0) @ geobox.affine, target) if shift else geobox
-    place = _neighbourhood(back, crs)
-    hits = np.arange(len(polygons)) if place is None else np.sort(polygons.tree.query(shapely.box(*place)))
-    if same_crs(crs, target):
-        moved = _moved(polygons.geometries[hits], None, back)
-    else:
-        moved = _moved(_cut(polygons.dense[hits], place, dense_length(crs)), crs, back)
-    meets = _meets(moved, geobox, slack)
-    return hits[meets].astype(np.int64), moved[meets]
+    found, shapes = [], []
+    for place in _places(polygons, back):
+        hits = np.arange(len(polygons)) if place is None else np.sort(polygons.tree.query(shapely.box(*place)))
+        if same_crs(crs, target):
+            placed = _in_pixels(polygons.geometries[hits], back)
+        else:
+            placed = _moved(polygons, hits, place, back, slack=slack)
+        meets = _meets(placed, geobox, slack)
+        found.append(hits[meets].astype(np.int64))
+        shapes.append(placed[meets])
+    return np.concatenate(found), np.concatenate(shapes)
 
 
-def _cut(shapes: Geometries, place: tuple[float, float, float, float] | None, length: float) -> Geometries:
+def _places(polygons: Polygons, geobox: GeoBox) -> list[Place | None]:
+    """Around the grid in the polygons' CRS; there a turn on too, where polygons count beyond the antimeridian."""
+    crs, place = polygons.crs, _neighbourhood(geobox, polygons.crs)
+    if crs is None or place is None or same_crs(crs, geobox.crs):
+        return [place]
+    world = world_of(crs)
+    left, _, right, _ = polygons.bounds
+    if world is None or place[2] - place[0] > world.turn or (left >= world.left and right <= world.right):
+        return [place]
+    laps = [by for by in (world.turn, -world.turn) if place[0] + by < right and place[2] + by > left]
+    return [place, *((place[0] + by, place[1], place[2] + by, place[3]) for by in laps)]
+
+
+def _cut(shapes: Geometries, place: Place | None, length: float) -> Geometries:
     """What of `shapes`, whose edges are no longer than `length`, may meet `place`; all where that is None.
 
     An edge cut in two bends otherwise than the whole one, so the cut runs where no edge that meets the place is cut.
@@ -160,24 +187,96 @@ def _meets(shapes: Geometries, geobox: GeoBox, slack: int) -> NDArray[np.bool_]:
         return np.asarray(meets & np.isfinite(right + bottom))
 
 
-def _moved(shapes: Geometries, crs: CRS | None, geobox: GeoBox) -> Geometries:
-    """Shapes of `crs` (None: the grid's own) in pixels `(col, row)` of the grid."""
+def _in_pixels(shapes: Geometries, geobox: GeoBox) -> Geometries:
+    """Shapes of the grid's CRS in pixels `(col, row)` of the grid."""
+    return np.asarray(shapely.transform(shapes, _onto_pixels(geobox), interleaved=False))
+
+
+def _onto_pixels(geobox: GeoBox) -> Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
     inverse = ~geobox.affine
 
-    def onto(x: NDArray[Any], y: NDArray[Any]) -> tuple[Any, Any]:
-        if crs is not None and geobox.crs is not None:
-            x, y = transform(x, y, crs, geobox.crs)
-        col, row = inverse @ (x, y)
+    def onto(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        col, row = inverse @ cast("Any", (x, y))
         return _rounded(col), _rounded(row)
 
-    return np.asarray(shapely.transform(shapes, onto, interleaved=False))
+    return onto
+
+
+def _moved(
+    polygons: Polygons,
+    hits: NDArray[np.intp],
+    place: Place | None,
+    geobox: GeoBox,
+    *,
+    slack: int,
+) -> Geometries:
+    """What of the polygons `hits` may meet `place`, in pixels `(col, row)` of a grid of another CRS."""
+    crs, target = cast("CRS", polygons.crs), cast("CRS", geobox.crs)
+    off = polygons.off_globe[hits]
+    near_by = polygons.geometries[hits]
+    near_by[~off] = _cut(polygons.dense[hits[~off]], place, dense_length(crs))
+    found = near_by.copy()
+    found[~off] = moved(near_by[~off], crs, target, _onto_pixels(geobox))
+    torn = off | shapely.is_missing(found)
+    if torn.any():
+        found[torn] = _held(near_by[torn], crs, geobox, slack)
+    return found
+
+
+def _held(shapes: Geometries, crs: CRS, geobox: GeoBox, slack: int) -> Geometries:
+    """The pixels, of the grid with `slack` more around it, whose centres shapes hold; as shapes in pixels."""
+    rows, cols = geobox.shape
+    shapely.prepare(shapes)
+    parts: list[list[Any]] = [[] for _ in shapes]
+    step = max(1, STRIP_PX // (cols + 2 * slack))
+    for first in range(-slack, rows + slack, step):
+        stop = min(first + step, rows + slack)
+        x, y = _centres(geobox, crs, (first, stop), (-slack, cols + slack))
+        for each, found in zip(shapes, parts, strict=True):
+            found.extend(_outlined(_contains(each, x, y, crs), first, -slack))
+    return np.array([shapely.union_all(part) if part else shapely.Polygon() for part in parts], dtype=object)
+
+
+def _centres(
+    geobox: GeoBox, crs: CRS, rows: tuple[int, int], cols: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres in `crs` of the pixels between two rows and two columns, `(row, col)`; NaN off the globe."""
+    row, col = np.mgrid[slice(*rows), slice(*cols)] + 0.5
+    affine, target = geobox.affine, cast("CRS", geobox.crs)
+    x, y = cast("Any", affine) @ (col, row)
+    # Rounded, so that the rounding of a window's origin does not reach the pixels.
+    step = math.hypot(affine.a, affine.d)
+    x, y = _rounded(x / step) * step, _rounded(y / step) * step
+    there_x, there_y = transform(x, y, target, crs)
+    known = on_globe(x.ravel(), y.ravel(), target).reshape(x.shape)
+    return np.where(known, there_x, np.nan), np.where(known, there_y, np.nan)
+
+
+def _contains(geometry: BaseGeometry, x: NDArray[Any], y: NDArray[Any], crs: CRS) -> NDArray[np.bool_]:
+    """Which points of `crs` a geometry holds, however it counts longitudes."""
+    world, found = world_of(crs), np.zeros(x.shape, np.bool_)
+    left, bottom, right, top = shapely.bounds(geometry)
+    for by in (0.0,) if world is None else (0.0, world.turn, -world.turn):
+        with np.errstate(invalid="ignore"):
+            at = (x + by >= left) & (x + by <= right) & (y >= bottom) & (y <= top)
+        found[at] |= shapely.contains_xy(geometry, x[at] + by, y[at])
+    return found
+
+
+def _outlined(mask: NDArray[np.bool_], row: int, col: int) -> list[BaseGeometry]:
+    """Polygons `(col, row)` around the pixels of a mask that starts at a pixel."""
+    if not mask.any():
+        return []
+    with unplaced_is_fine():
+        found = [shape(outline) for outline, _ in rasterio.features.shapes(mask.astype(np.uint8), mask=mask)]
+    return [shapely.transform(each, lambda xy: xy + np.array([col, row])) for each in found]
 
 
 def _rounded(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.floor(pixels * STEPS_PER_PX + ODD) / STEPS_PER_PX)
 
 
-def _neighbourhood(geobox: GeoBox, crs: CRS | None) -> tuple[float, float, float, float] | None:
+def _neighbourhood(geobox: GeoBox, crs: CRS | None) -> Place | None:
     """Left, bottom, right, top around the grid in `crs`; None where the grid has no simple place there."""
     rows, cols = geobox.shape
     col, row = np.meshgrid(np.linspace(-1, cols + 1, 17), np.linspace(-1, rows + 1, 17))
@@ -187,9 +286,10 @@ def _neighbourhood(geobox: GeoBox, crs: CRS | None) -> tuple[float, float, float
     wide, high = float(np.ptp(x)), float(np.ptp(y))
     if not math.isfinite(wide + high):
         return None
-    if crs is not None and crs.geographic and wide > 180:
+    world = None if crs is None else world_of(crs)
+    if world is not None and wide > world.turn / 2:
         # Around a pole or across the antimeridian: all the way round, twice for those who count from 0 to 360.
-        x, wide = np.array([-360.0, 360.0]), 0.0
+        x, wide = np.array([world.left - world.turn / 2, world.right + world.turn / 2]), 0.0
     bend = 0.0 if same_crs(crs, geobox.crs) else dense_length(crs) * BEND
     across, along = wide / 10 + bend, high / 10 + bend
     return float(x.min()) - across, float(y.min()) - along, float(x.max()) + across, float(y.max()) + along

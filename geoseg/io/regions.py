@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
@@ -20,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from geoseg.errors import GridError, InputError
 from geoseg.io.burning import burn, near
 from geoseg.io.facts import crs_named
-from geoseg.io.grids import PixelMap, aligned
+from geoseg.io.grids import PixelMap, aligned, apply
 from geoseg.io.polygons import PolygonFile, Polygons, from_geometry, onto_crs
 from geoseg.tiling import Window
 
@@ -28,6 +29,8 @@ RegionSpec = str | Path | Mapping[str, Any] | None
 """Nothing (all of it), the path of a polygon file, or a mapping; see `region_mask`."""
 
 WGS84 = "EPSG:4326"
+# What reaches beyond the globe is outlined to a quarter of a degree.
+WORLD = GeoBox((720, 1440), Affine(0.25, 0, -180, 0, -0.25, 90), WGS84)
 STRIP_PX = 1 << 21
 KNOWN = "{rows: [start, stop], cols: [start, stop]}, {bbox: [left, bottom, right, top]}, a polygon file or GeoJSON"
 
@@ -145,10 +148,18 @@ def region_geojson(spec: RegionSpec, grid: GeoBox) -> dict[str, Any] | None:
     if isinstance(region, Window):
         outline = _outline(region, grid)
     else:
-        parts = onto_crs(region, grid.crs)
-        outline = shapely.union_all(parts).intersection(_outline(Window(0, 0, *grid.shape), grid))
-    lonlat = onto_crs(from_geometry(outline, grid.crs, name="the region"), CRS(WGS84))[0]
+        outline = _on_grid(region, grid).intersection(_outline(Window(0, 0, *grid.shape), grid))
+    lonlat = _on_grid(from_geometry(outline, grid.crs, name="the region"), WORLD)
     return dict(mapping(shapely.set_precision(shapely.simplify(lonlat, 1e-7), 1e-7)))
+
+
+def _on_grid(region: Polygons, grid: GeoBox) -> BaseGeometry:
+    """A region in the CRS of a grid; to whole pixels of the grid where it has no other place there."""
+    try:
+        return shapely.union_all(onto_crs(region, cast("CRS", grid.crs)))
+    except GridError:
+        pixels = shapely.union_all(near(region, grid)[1])
+        return shapely.transform(pixels, lambda *xy: apply(grid.affine, *xy), interleaved=False)
 
 
 def _parsed(spec: RegionSpec, grid: GeoBox) -> Window | Polygons:
@@ -212,7 +223,8 @@ def _from_bbox(spec: Mapping[str, Any], grid: GeoBox) -> Polygons:
 
 def _from_geojson(spec: Mapping[str, Any]) -> Polygons:
     try:
-        geometry = _geometry(spec)
+        with np.errstate(invalid="ignore"):  # coordinates that are no numbers; they are told of below
+            geometry = _geometry(spec)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, shapely.errors.ShapelyError) as error:
         raise InputError(f"the region is no GeoJSON geometry: {error}; needed is a polygon with coordinates") from error
     crs = spec.get("crs")
