@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
 
 Schedule = Callable[[float, float], float]
 """From the progress of the run and the share of it that warms up, both 0 to 1, to a factor of the learning rate."""
@@ -87,3 +89,15 @@ def parameter_groups(
         fresh = {"params": [], "lr": lr * rate, "weight_decay": weight_decay if does else 0.0}
         groups.setdefault((-rate, not does), fresh)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
+
+
+def clip_where_larger(optimizer: Optimizer, largest: float) -> None:
+    """Scales all gradients down to a norm of `largest` where theirs is larger, and leaves them alone elsewhere.
+
+    torch's own `clip_grad_norm_` multiplies by one there, to ask no GPU for a number; on a CPU that is another pass
+    over the memory of all gradients.
+    """
+    parameters = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+    norm = get_total_norm(each.grad for each in parameters)
+    if not norm <= largest:  # of NaN too, which is told of elsewhere
+        clip_grads_with_norm_(parameters, largest, norm)

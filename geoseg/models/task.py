@@ -35,7 +35,14 @@ from geoseg.models.losses import (
 )
 from geoseg.models.metrics import Scores, confusion_counts
 from geoseg.models.normalizing import normalize, use_bf16
-from geoseg.models.optim import SCHEDULES, by_step, layer_rates, parameter_groups, then_constant
+from geoseg.models.optim import (
+    SCHEDULES,
+    by_step,
+    clip_where_larger,
+    layer_rates,
+    parameter_groups,
+    then_constant,
+)
 from geoseg.models.pretrained.scaling import expected_input
 from geoseg.models.semi import SemiOptions, check_teacher, learn_unlabelled, with_student
 from geoseg.models.spec import ModelSpec
@@ -144,6 +151,7 @@ class SegmentationTask(LightningModule):
         self.keeps_patch_losses = False
         self.swa_steps, self._stepped, self.validated_step = 0, 0, 0
         self._before: Seen | None = None
+        self._figures: list[tuple[int, dict[str, torch.Tensor]]] = []
 
     def prepare(
         self,
@@ -282,8 +290,7 @@ class SegmentationTask(LightningModule):
             more, figures = learn_unlabelled(self.semi, batch, logits[count:], teacher, progress=done)
             loss = loss + more
         self._check_loss(loss.detach(), logits.detach(), shown)
-        figures = {"train/loss": loss.detach(), **figures}
-        self.log_dict(figures, on_step=False, on_epoch=True, sync_dist=True, batch_size=count)
+        self._figures.append((count, {"train/loss": loss.detach(), **figures}))
         if not self.keeps_patch_losses:
             return {"loss": loss}
         return {"loss": loss, "patch_losses": patch_losses(logits[:count].detach(), label)}
@@ -353,6 +360,14 @@ class SegmentationTask(LightningModule):
             move_average(self.swa_network, self.network, decay=self.swa_steps / (self.swa_steps + 1))
             self.swa_steps += 1
 
+    def on_train_epoch_end(self) -> None:
+        """Logs the means over the epoch's patches, of all processes; a step leaves its figures on their device."""
+        patches = sum(count for count, _ in self._figures)
+        names = self._figures[0][1] if patches else ()
+        means = {name: sum(count * found[name] for count, found in self._figures) / patches for name in names}
+        self._figures.clear()
+        self.log_dict(means, sync_dist=True)
+
     def on_validation_epoch_start(self) -> None:
         """Empties the confusion matrix; stops where the weights are no numbers, before they are validated and kept."""
         # A plain tensor: between processes, buffers are overwritten by those of the first.
@@ -405,10 +420,13 @@ class SegmentationTask(LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """As the trainer says; the norm of sharded gradients is known to the sharded network alone."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, FSDPStrategy) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+        strategy, by_norm = self.trainer.strategy, bool(gradient_clip_val) and gradient_clip_algorithm in (None, "norm")
+        if isinstance(strategy, FSDPStrategy) and by_norm:
             sharded: Any = strategy.model
             sharded.clip_grad_norm_(gradient_clip_val)
+            return
+        if self.device.type == "cpu" and by_norm:
+            clip_where_larger(optimizer, float(gradient_clip_val or 0))
             return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 

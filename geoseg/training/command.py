@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -27,7 +28,7 @@ from geoseg.models.task import SegmentationTask
 from geoseg.training.hard_examples import HardExamples
 from geoseg.training.logs import check_logs, loggers
 from geoseg.training.manners import buildable, interruptible
-from geoseg.training.resuming import LastEpoch, RunCheckpoint
+from geoseg.training.resuming import CheckpointFiles, LastEpoch, RunCheckpoint
 from geoseg.training.sync_norms import SyncNorms
 from geoseg.training.validation import ValidationOptions
 
@@ -97,7 +98,8 @@ class FitCLI(LightningCLI):
         self.history, self.ticks = History(), Ticks()
         kept: dict[str, Any] = {"dirpath": self.folder, "enable_version_counter": False}
         kept["auto_insert_metric_name"] = False
-        self.checkpoint = RunCheckpoint(filename="best", monitor=MONITOR, mode="max", **kept)
+        # A run goes on from the last epoch; of the best one only the weights are wanted.
+        self.checkpoint = RunCheckpoint(filename="best", monitor=MONITOR, mode="max", save_weights_only=True, **kept)
         last = LastEpoch(filename="last", save_on_train_epoch_end=True, **kept)
         self.trainer_defaults = {"callbacks": [self.history, self.ticks, self.checkpoint, last, HardExamples()]}
         given: dict[str, Any] = {}
@@ -109,7 +111,10 @@ class FitCLI(LightningCLI):
             given["plugins"] = [*(others if isinstance(others, list) else [others]), SyncNorms()]
         own = {"default_root_dir": str(self.folder), "use_distributed_sampler": False}
         with buildable():
-            return super().instantiate_trainer(**given, **own, **kwargs)
+            trainer = super().instantiate_trainer(**given, **own, **kwargs)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = CheckpointFiles()
+        return trainer
 
 
 def parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], options: Mapping[str, Any]) -> FitCLI:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from geoseg.errors import InputError
+from geoseg.models.optim import clip_where_larger
 from geoseg.models.task import SCHEDULES, SegmentationTask, move_average, normalize, use_bf16
 
 
@@ -95,3 +96,21 @@ def test_bf16_is_a_choice():
     assert use_bf16("yes", torch.device("cpu"))
     assert not use_bf16("no", torch.device("cpu"))
     assert not use_bf16("auto", torch.device("meta"))
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.999, 1.0, 1.001, 40.0, float("nan"), float("inf")])
+def test_gradients_are_clipped_as_torch_clips_them(factor):
+    torch.manual_seed(0)
+    networks = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(2, 2)) for _ in range(2)]
+    for network in networks:
+        torch.manual_seed(1)
+        for parameter in network.parameters():
+            parameter.grad = torch.randn_like(parameter)
+    norm = torch.nn.utils.get_total_norm(each.grad for each in networks[0].parameters())
+    for network in networks:
+        for parameter in network.parameters():
+            parameter.grad *= factor * 5 / norm
+    clip_where_larger(torch.optim.SGD(networks[0].parameters(), lr=0.1), 5.0)
+    torch.nn.utils.clip_grad_norm_(networks[1].parameters(), 5.0)
+    for one, other in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-7, equal_nan=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from geoseg.errors import InputError
+from geoseg.errors import InputError, OutputError
 from geoseg.models.card import read_card
 from geoseg.models.file import load_model
 from geoseg.models.history import History
 from geoseg.training import run as running
-from geoseg.training.resuming import RunCheckpoint
+from geoseg.training.resuming import CheckpointFiles, RunCheckpoint
 from geoseg.training.run import run_fit
 
 KEPT = {
@@ -172,3 +172,27 @@ def test_a_run_that_early_stopping_ended_is_at_its_end(config, monkeypatch, capl
     rows = json.loads((run_fit(given, resume=True).folder / "metrics.json").read_text())["history"]
     assert [row["step"] for row in rows] == [4, 8]
     assert "were not validated" not in caplog.text
+
+
+def test_the_best_epoch_keeps_its_weights_alone_and_the_last_one_all(config):
+    folder = run_fit(config(trainer={"max_epochs": 2})).folder
+    best, last = (torch.load(folder / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert "optimizer_states" not in best
+    assert last["optimizer_states"]
+    assert best["state_dict"].keys() == last["state_dict"].keys()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")])
+def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path, monkeypatch, error):
+    files, path = CheckpointFiles(), tmp_path / "run" / "last.ckpt"
+    files.save_checkpoint({"step": 1}, path)
+
+    def fail(_, part):
+        Path(part).write_bytes(b"half of it")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OutputError, match=r"last.ckpt cannot be written .* is the disk full"):
+        files.save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [item.name for item in path.parent.iterdir()] == ["last.ckpt"]
