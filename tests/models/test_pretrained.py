@@ -61,6 +61,33 @@ def test_a_file_of_weights_fills_the_encoder(tmp_path, ending):
     assert all(torch.equal(found[name], expected[name]) for name in found if name in expected)
 
 
+@pytest.mark.parametrize("options", [{"encoder_depth": 3, "decoder_channels": [16, 16, 16]}, {}])
+def test_weights_of_a_deeper_network_are_refused_whatever_part_of_it_is_built(tmp_path, options):
+    for name in ("resnet18", "resnet34"):
+        torch.save(timm.create_model(name).state_dict(), tmp_path / f"{name}.pth")
+    with pytest.raises(InputError, match=r"resnet34.pth is no weights of resnet18: it has \d+ tensors more"):
+        create_model(spec(options=options), weights=str(tmp_path / "resnet34.pth"))
+    found = create_model(spec(options=options), weights=str(tmp_path / "resnet18.pth"))
+    held = torch.load(tmp_path / "resnet18.pth", weights_only=True)
+    assert torch.equal(found.encoder.conv1.weight, held["conv1.weight"])
+
+
+def test_patches_that_are_seen_pixel_by_pixel_are_mixed_band_by_band(tmp_path):
+    """Each band of a patch has its own weight at each pixel, and the bands of a pixel stand side by side."""
+    small = {"embed_dim": 24, "depth": 2, "num_heads": 2}
+    donor = timm.create_model("naflexvit_base_patch16_gap", num_classes=0, **small)
+    torch.save(donor.state_dict(), tmp_path / "naflex.pth")
+    network = create_model(
+        spec("naflexvit_base_patch16_gap", bands=4, options={"encoder_options": small},
+             wavelengths_um=band_wavelengths(["blue", "green", "red", "nir"])),
+        weights=str(tmp_path / "naflex.pth"), band_names=["blue", "green", "red", "nir"],
+    )  # fmt: skip
+    old = donor.embeds.proj.weight.unflatten(1, (-1, 3))
+    new = network.encoder.trunk.core.embeds.proj.weight.unflatten(1, (-1, 4))
+    torch.testing.assert_close(new[..., :3], 0.75 * old.flip(2))  # the weights are of red, green and blue
+    torch.testing.assert_close(new[..., 3], 0.75 * old[..., 0])  # near infrared lies beside red
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path):
     path = tmp_path / "other.pth"
     torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), path)

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 POSITIONS = "pos_embed"
 
+BANDS_LAST = "naflexvit"
+"""Encoders whose first layer sees patches pixel by pixel, the bands of each side by side."""
+
 WRAPPERS = (
     "", "module.", "model.", "backbone.", "encoder.", "encoder.model.", "encoder.trunk.", "encoder.trunk.model.",
     "model.backbone.", "model.encoder.", "network.encoder.", "image_encoder.",
@@ -41,6 +44,7 @@ def load_weights(
     spec: ModelSpec,
     names: Sequence[str] | None,
     wider: Callable[[], nn.Module],
+    whole: Callable[[], nn.Module],
 ) -> None:
     """Loads pretrained weights into the encoder of a network.
 
@@ -50,6 +54,7 @@ def load_weights(
         spec: What the network was built of; its wavelengths tell which bands are neighbours.
         names: Of the network's bands.
         wider: Gives the network with one band more; its layers of other shapes are those that see the bands.
+        whole: Gives a network with all stages of the encoder, which a file may hold where the network has fewer.
 
     Raises:
         InputError: The weights are those of another architecture.
@@ -70,7 +75,9 @@ def load_weights(
         elif name.endswith("pos_embed") and tensor.shape != wanted.shape:
             tensor = _resized(tensor, wanted)  # noqa: PLW2901
         ready[name] = tensor
-    _check(ready, tensors, expected, matched, found=found, spec=spec)
+    _check(ready, tensors, expected, found=found, spec=spec)
+    if not found.own_names:
+        _check_stray(tensors, matched, expected, whole, said=f"{found.where} is no weights of {spec.encoder}")
     core.load_state_dict({**expected, **ready})
 
 
@@ -140,7 +147,15 @@ def _adapted(tensor: Tensor, wanted: Tensor, found: Pretrained, spec: ModelSpec,
     if spec.wavelengths_um is None and names is None and count == spec.bands:
         return tensor  # nothing is known of these bands, so they are taken to be in order
     target = spec.wavelengths_um or (None,) * spec.bands
-    return adapt_first_layer(tensor, source, target, source_names=source_names, target_names=names)
+    apart = tensor.ndim == 2 and spec.encoder.removeprefix("tu-").startswith(BANDS_LAST)
+    ordered = _reordered(tensor, count) if apart else tensor
+    adapted = adapt_first_layer(ordered, source, target, source_names=source_names, target_names=names)
+    return _reordered(adapted, per_band) if apart else adapted
+
+
+def _reordered(weight: Tensor, inner: int) -> Tensor:
+    """A weight `(out, a * inner)` as `(out, inner * a)`."""
+    return weight.reshape(len(weight), -1, inner).transpose(1, 2).flatten(1)
 
 
 def _resized(tensor: Tensor, wanted: Tensor) -> Tensor:
@@ -163,7 +178,6 @@ def _check(
     ready: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
-    matched: Mapping[str, Tensor],
     *,
     found: Pretrained,
     spec: ModelSpec,
@@ -189,12 +203,30 @@ def _check(
             raise InputError(
                 f"{said}: its {name} is {tuple(tensor.shape)}, the network's is {tuple(expected[name].shape)}"
             )
-    depth = int(spec.options.get("encoder_depth", 5))
+
+
+def _check_stray(
+    tensors: Mapping[str, Tensor],
+    matched: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    whole: Callable[[], nn.Module],
+    *,
+    said: str,
+) -> None:
+    """Nothing, where a file holds no tensor that the encoder, with all of its stages, has no place for.
+
+    Raises:
+        InputError: It does.
+    """
     used = {id(value) for value in matched.values()}
-    stray = [name for name, value in tensors.items() if id(value) not in used and not HEADS.search(name)]
+    stray = {name: value for name, value in tensors.items() if id(value) not in used and not HEADS.search(name)}
     if not any(name.endswith(POSITIONS) for name in expected):  # some make theirs anew
-        stray = [name for name in stray if not name.endswith(POSITIONS)]
-    if stray and not found.own_names and depth == 5 and spec.decoder != "pspnet":
+        stray = {name: value for name, value in stray.items() if not name.endswith(POSITIONS)}
+    if stray:
+        placed = _matched(tensors, core_of(whole()).state_dict(), own_names=False)
+        kept = {id(value) for value in placed.values()}
+        stray = {name: value for name, value in stray.items() if id(value) not in kept}
+    if stray:
         raise InputError(
-            f"{said}: it has {len(stray)} tensors more, such as {stray[0]}; give the encoder that has them"
+            f"{said}: it has {len(stray)} tensors more, such as {next(iter(stray))}; give the encoder that has them"
         )
