@@ -25,7 +25,8 @@ from shapely.geometry.base import BaseGeometry
 from geoseg.errors import GridError
 from geoseg.io.grids import same_crs, transform, turn_of
 from geoseg.io.handles import unplaced_is_fine
-from geoseg.io.polygons import Geometries, Polygons, dense_length, moved, on_globe, world_of
+from geoseg.io.moving import Geometries, dense_length, moved, on_globe, world_of
+from geoseg.io.polygons import Polygons
 
 Place = tuple[float, float, float, float]
 """Left, bottom, right, top."""

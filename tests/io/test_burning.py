@@ -19,7 +19,8 @@ from shapely.geometry import shape
 from geoseg.errors import GridError, InputError
 from geoseg.io.burning import burn, near
 from geoseg.io.grids import crop, transform
-from geoseg.io.polygons import PolygonFile, Polygons, from_geometry, onto_crs, world_of
+from geoseg.io.moving import world_of
+from geoseg.io.polygons import PolygonFile, Polygons, from_geometry, onto_crs
 from geoseg.io.regions import open_area, region_geojson, region_mask
 from geoseg.tiling import Window
 
