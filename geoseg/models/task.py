@@ -43,6 +43,7 @@ from geoseg.models.optim import (
     parameter_groups,
     then_constant,
 )
+from geoseg.models.pretrained.catalog import made_with
 from geoseg.models.pretrained.scaling import expected_input
 from geoseg.models.semi import SemiOptions, check_teacher, learn_unlabelled, with_student
 from geoseg.models.spec import ModelSpec
@@ -205,9 +206,13 @@ class SegmentationTask(LightningModule):
         wavelengths = None
         if names is not None:
             wavelengths = band_wavelengths(names, given=self.wavelengths_um, sensor=self.sensor)
+        options = self.options
+        own = {} if self.weights is None else made_with(self.weights, names=names)
+        if own:
+            options = {**options, "encoder_options": {**own, **(options.get("encoder_options") or {})}}
         return ModelSpec(
-            decoder=self.decoder, encoder=self.encoder, bands=bands, classes=len(self.class_names),
-            options=self.options, wavelengths_um=wavelengths,
+            decoder=self.decoder, encoder=self.encoder, bands=bands, classes=len(self.class_names), options=options,
+            wavelengths_um=wavelengths,
         )  # fmt: skip
 
     def _begun(self, spec: ModelSpec, names: Sequence[str] | None) -> nn.Module:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from geoseg.errors import InputError, ReadError
+from geoseg.models.backbones import OWN_TRUNKS
 from geoseg.models.build import create_model
-from geoseg.models.pretrained.catalog import entry_of_file, find_entry
+from geoseg.models.pretrained.catalog import CROMA_RADAR_BLOCKS, entry_of_file, find_entry, made_with
 from geoseg.models.pretrained.first_layer import adapt_first_layer, band_mixing
 from geoseg.models.pretrained.loading import core_of
 from geoseg.models.pretrained.scaling import expected_input
@@ -437,3 +438,40 @@ def test_bands_without_names_are_told_to_be_taken_in_order(tmp_path, caplog):
         caplog.clear()
         create_model(spec_of("resnet18", bands=3), weights=str(tmp_path / "own.pth"), band_names=names)
         assert ("are taken for nir, red, green in order" in caplog.text) == told
+
+
+@pytest.mark.parametrize(
+    ("weights", "names", "options"),
+    [
+        ("ViTSmall14_DINOv2_Weights.SENTINEL2_ALL_SOFTCON", ("B4", "B3"), {"img_size": 224}),
+        ("CROMABase_Weights.CROMA_VIT", ("VV", "VH"), {"encoder_depth": 6}),
+        ("CROMALarge_Weights.CROMA_VIT", ("vv", "vh"), {"encoder_depth": 12}),
+        ("CROMABase_Weights.CROMA_VIT", ("B4", "B3"), {}),
+        ("ResNet18_Weights.SENTINEL2_ALL_MOCO", ("B4", "B3"), {}),
+        ("imagenet", ("B4", "B3"), {}),
+        ("mine/weights.pth", None, {}),
+    ],
+)
+def test_networks_are_made_as_published_weights_were(weights, names, options):
+    assert made_with(weights, names=names) == options
+    task = SegmentationTask(decoder="fpn", encoder="x", weights=weights, options={"encoder_options": {"img_size": 28}})
+    task.class_names = ("a", "b")
+    assert task._spec(2, names).options["encoder_options"] == {**options, "img_size": 28}  # the user's win
+
+
+def test_croma_has_as_many_blocks_for_radar():
+    for name, count in CROMA_RADAR_BLOCKS.items():
+        assert count == int(OWN_TRUNKS[name].options["encoder_depth"] / 2)  # as torchgeo's CROMA counts them
+
+
+def test_softcons_positions_are_taken_as_they_are(tmp_path):
+    name = "vit_small_patch14_dinov2"
+    donor = timm.create_model(name, img_size=224, in_chans=13, num_classes=0, depth=1)
+    path = tmp_path / find_entry("ViTSmall14_DINOv2_Weights.SENTINEL2_ALL_SOFTCON").file
+    torch.save(donor.state_dict(), path)
+    spec = ModelSpec(
+        decoder="fpn", encoder=name, bands=13, classes=2,
+        options={"encoder_options": {"depth": 1, **made_with(str(path), names=None)}},
+    )  # fmt: skip
+    network = create_model(spec, weights=str(path))
+    assert torch.equal(network.encoder.trunk.core.pos_embed, donor.pos_embed)

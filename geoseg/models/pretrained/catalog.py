@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from geoseg.errors import InputError
@@ -14,6 +15,7 @@ from geoseg.extras import extra_module
 from geoseg.models.wavelengths import band_wavelengths
 
 NO_ENCODERS = ("aurora_swin_unet", "earthloc", "unet")  # models of torchgeo that are no backbones
+CROMA_RADAR_BLOCKS = {"croma_base": 6, "croma_large": 12}
 CROMA_BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12")
 
 
@@ -75,6 +77,28 @@ def entry_of_file(file: str) -> Entry | None:
     except InputError:
         return None
     return next((entry for entry in entries.values() if entry.file == file), None)
+
+
+def made_with(weights: str, *, names: Sequence[str] | None) -> dict[str, Any]:
+    """Options of the encoder that published weights were made with, where they are not its usual ones.
+
+    Args:
+        weights: Their name, or a file that has the name of theirs.
+        names: Of the bands: CROMA's encoder of radar has half of the blocks.
+    """
+    entry = find_entry(weights) if is_entry_name(weights) else entry_of_file(Path(weights).name)
+    if entry is None:
+        return {}
+    if entry.encoder.endswith("_dinov2"):  # timm's own are of 518 pixels a side
+        return {"img_size": 224}
+    if entry.encoder in CROMA_RADAR_BLOCKS and is_radar(names):
+        return {"encoder_depth": CROMA_RADAR_BLOCKS[entry.encoder]}
+    return {}
+
+
+def is_radar(names: Sequence[str] | None) -> bool:
+    """Whether the bands are those of Sentinel-1."""
+    return names is not None and {name.lower() for name in names} <= {"vv", "vh"}
 
 
 @cache

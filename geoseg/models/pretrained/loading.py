@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from geoseg.errors import InputError
+from geoseg.models.pretrained.catalog import is_radar
 from geoseg.models.pretrained.first_layer import adapt_first_layer
 from geoseg.models.pretrained.layouts import in_timms_names
 from geoseg.models.pretrained.sources import USUAL, Pretrained, tensors_in
@@ -96,8 +97,7 @@ def _part(spec: ModelSpec, names: Sequence[str] | None) -> str | None:
     """Which part of a file CROMA's encoder is."""
     if not spec.encoder.startswith("croma"):
         return None
-    radar = names is not None and {name.lower() for name in names} <= {"vv", "vh"}
-    return "s1_encoder" if radar else "s2_encoder"
+    return "s1_encoder" if is_radar(names) else "s2_encoder"
 
 
 def _plain(name: str) -> str:
