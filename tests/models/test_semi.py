@@ -139,6 +139,7 @@ def test_a_step_is_the_labelled_loss_and_the_weighted_other(task, batch):
     )  # fmt: skip
     expected = task.loss(logits[:2], batch["label"]).item() + 3.0 * math.exp(-5 * 0.8**2) * other
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+    task.on_train_epoch_end()
     assert task.logged["train/loss"].item() == pytest.approx(expected, rel=1e-5)
     assert task.logged["train/semi_loss"].item() == pytest.approx(other, rel=1e-5)
     assert task.logged["train/confident"].item() == pytest.approx(sure, rel=1e-5)
@@ -209,3 +210,12 @@ def test_options_that_make_no_sense_are_refused(wrong, words):
 def test_a_teacher_is_needed():
     with pytest.raises(InputError, match="ema_decay above 0"):
         SegmentationTask(semi=SemiOptions(), ema_decay=0.0)
+
+
+def test_figures_are_means_over_patches(task):
+    task._figures = [(3, {"train/loss": torch.tensor(1.0)}), (1, {"train/loss": torch.tensor(5.0)})]
+    task.on_train_epoch_end()
+    assert task.logged["train/loss"].item() == 2
+    task.logged.clear()
+    task.on_train_epoch_end()  # an epoch without a patch
+    assert not task.logged

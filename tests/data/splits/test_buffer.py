@@ -42,7 +42,7 @@ def speckled(seed, shape, share=0.02):
 @settings(max_examples=30, suppress_health_check=FUNCTION)
 @given(
     seed=st.integers(0, 10**6),
-    reach_m=st.floats(0, 900),
+    reach_m=st.floats(0, 900).map(lambda metres: round(metres, 3)),  # a tie but for rounding may go either way
     share=st.sampled_from([0.0005, 0.01, 0.1]),
     across=st.sampled_from([5.0, 10.0, 13.0]),
 )
