@@ -96,7 +96,11 @@ def test_a_scene_is_mapped_by_several_models(write: Callable[..., Path], tmp_pat
 @pytest.mark.parametrize(
     ("other", "error", "said"),
     [
-        (model_of("x", seed=2, names=("a", "b", "d")), LegendError, "has the classes 1 a, 2 b, 3 c, net2 has 1 a, 2 b, 3 d"),
+        (
+            model_of("x", seed=2, names=("a", "b", "d")),
+            LegendError,
+            "has the classes 1 a, 2 b, 3 c, net2 has 1 a, 2 b, 3 d",
+        ),
         (model_of("x", seed=2, gsd_m=30.0), InputError, "net1 was trained at 10 m, net2 at 30 m"),
     ],
 )
