@@ -16,7 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logger.setLevel(level if level in LEVELS else "INFO")
     warnings.filterwarnings("ignore", "Dataset has no geotransform")  # the verbs say what they lack
     try:
-        with _ended_like_interrupted():
+        with nullcontext() if args[0] == "fit" else _ended_like_interrupted():  # a trainer has its own way to end
             return _run(args[0], args[1:])
     except GeosegError as error:
         return _refused(str(error))
@@ -74,9 +74,10 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def _ended_like_interrupted() -> Iterator[None]:
-    """A SIGTERM ends the work as Ctrl-C does: nothing half-written is left behind."""
+    """A SIGTERM ends the work as Ctrl-C does: nothing half-written is left behind. A second one ends it at once."""
 
     def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise Terminated
 
     if threading.current_thread() is not threading.main_thread():  # which has the signals

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+RANKS = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK", "NODE_RANK", "LOCAL_RANK")
+"""Variables by which srun, mpirun, jsrun and Lightning number processes, from 0 on."""
+
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
@@ -35,8 +38,10 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def is_first_process() -> bool:
-    """Whether this is the first of the processes that train together, or the only one; torch's launchers say it so."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+    """Whether this is the first of the processes that train together, or the only one; their launchers say it so."""
+    if "RANK" in os.environ:  # of torchrun, which may count otherwise than what started it
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 def _silent(done: int, total: int) -> None:

@@ -115,6 +115,15 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "kept" in capsys.readouterr().err
 
 
+def test_a_trainer_ends_its_own_way(monkeypatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(cli, "_run", lambda *_: seen.append(signal.getsignal(signal.SIGTERM)) or 0)
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main(["fit"]) == cli.main(["info"]) == 0
+    assert seen[0] is before
+    assert seen[1] is not before
+
+
 def test_a_termination_is_an_interrupt_with_its_own_code(monkeypatch, capsys) -> None:
     def ask_to_end(name: str, args: list[str]) -> int:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -168,13 +168,22 @@ def _said(source: Source, legend: Legend, ignored: tuple[int, ...]) -> Legend | 
     if not moved or (any(item.codes for item in legend.classes) and not ours):
         return None
     if len(shared) == len(told) and len({item.id for item in shared.values()}) == len(shared):
-        return Legend(tuple(replace(item, codes=(code,)) for code, item in shared.items()), _free(legend.ignore, told))
+        items = [replace(item, codes=(code,)) for code, item in shared.items()]
+        named = {item.id for item in items}
+        # Values without a name stand for what the legend says.
+        items += [item for item in legend.classes if item.id not in named and not told.keys() & _codes_of(item)]
+        taken = {*(item.id for item in items), *(code for item in items for code in _codes_of(item))}
+        return Legend(tuple(items), _free(legend.ignore, taken))
     code, item = next(iter(moved.items()))
     raise LegendError(
         f"{', '.join(paths_in(source)) or 'the label raster'} calls its value {code} {told[code]}, which is "
         f"{item.id} in the legend, and its classes are not all in the legend ({', '.join(told.values())} against "
         f"{', '.join(legend.names)}); say what its values mean with {{path: ..., legend: {{...}}}}"
     )
+
+
+def _codes_of(item: LegendClass) -> set[int]:
+    return set(item.codes or (item.id,))
 
 
 def _free(ignore: int, codes: Iterable[int]) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -251,6 +253,21 @@ def _source_says(source: Source) -> tuple[BandNotes, Legend | None, float | None
 
 
 def _file_says(path: str, band: int) -> tuple[BandNotes, Legend | None, float | None]:
+    """As `_read_says`, once for a file on disk as long as it stays the same, with what lies beside it."""
+    try:
+        stats = [os.stat(name) for name in (path, f"{path}.aux.xml") if os.path.exists(name)]  # noqa: PTH110, PTH116
+    except (OSError, ValueError):
+        stats = []
+    stamp = tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+    return _kept_says(path, band, stamp) if stamp else _read_says(path, band)
+
+
+@lru_cache(maxsize=16)
+def _kept_says(path: str, band: int, _: tuple[Any, ...]) -> tuple[BandNotes, Legend | None, float | None]:
+    return _read_says(path, band)
+
+
+def _read_says(path: str, band: int) -> tuple[BandNotes, Legend | None, float | None]:
     """What a raster says of its values, the legend that geoseg wrote into it, and its nodata."""
     with gdal(path):
         opened = dataset(path)

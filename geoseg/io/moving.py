@@ -106,7 +106,7 @@ def moved(
     """
     coordinates, index = shapely.get_coordinates(shapes, return_index=True)
     x, y = transform(coordinates[:, 0], coordinates[:, 1], source, target)
-    suspects = np.union1d(_suspects(x, y, index, target), _inverted(shapes, (x, y), source))
+    suspects = np.union1d(_suspects(shapes, x, y, index, target), _inverted(shapes, (x, y), source))
     x, y = (x, y) if onto is None else onto(x, y)
     found, plain = shapes.copy(), np.ones(len(shapes), np.bool_)
     plain[suspects] = False
@@ -118,7 +118,7 @@ def moved(
     return found
 
 
-def _suspects(x: Floats, y: Floats, index: NDArray[np.int64], crs: CRS) -> NDArray[np.int64]:
+def _suspects(shapes: Geometries, x: Floats, y: Floats, index: NDArray[np.int64], crs: CRS) -> NDArray[np.int64]:
     """Shapes, by their place in `index`, with a point that has no place or an edge that leaps."""
     world = world_of(crs)
     with np.errstate(invalid="ignore"):
@@ -126,7 +126,13 @@ def _suspects(x: Floats, y: Floats, index: NDArray[np.int64], crs: CRS) -> NDArr
             leaps = ~(np.abs(np.diff(x)) <= world.turn / 2)
         else:
             leaps = ~(np.abs(np.diff(x)) + np.abs(np.diff(y)) <= LEAP * dense_length(crs))
-    return np.unique(index[1:][leaps & (index[1:] == index[:-1])])
+    leaps &= index[1:] == index[:-1]
+    found = np.unique(index[1:][leaps])
+    if len(found):  # from one ring of a shape to its next there is no edge
+        rings = shapely.get_rings(shapely.get_parts(shapes[found]))
+        starts = np.cumsum(shapely.get_num_coordinates(rings))[:-1]
+        leaps[np.flatnonzero(np.isin(index, found))[starts] - 1] = False
+    return np.unique(index[1:][leaps])
 
 
 def _inverted(shapes: Geometries, there: tuple[Floats, Floats], crs: CRS) -> NDArray[np.int64]:

@@ -7,11 +7,11 @@ import json
 import logging
 import time
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from geoseg.errors import MissingInputError, ReadError
 from geoseg.io.handles import one_line
@@ -37,7 +37,7 @@ LONGEST_WAIT_S = 60.0
 
 
 class Document(NamedTuple):
-    """JSON, and where it was found: where a server sends one elsewhere, that is not where it was asked for."""
+    """JSON, and where it lies: for what has moved for good, that is not where it was asked for."""
 
     content: Any
     place: str
@@ -79,6 +79,8 @@ def _bytes(place: str) -> tuple[bytes, str]:
                 raise
             wait_s = max(wait_s, min(_asked_wait_s(error.headers.get("Retry-After")), LONGEST_WAIT_S))  # noqa: PLW2901
             log.warning("%s: the server answers %d; asking again in %.0f s", unsigned(place), error.code, wait_s)
+        except InvalidURL:
+            raise
         except (ConnectionResetError, HTTPException, TimeoutError) as error:
             log.warning("%s: %s; asking again in %.0f s", unsigned(place), one_line(error), wait_s)
         time.sleep(wait_s)
@@ -87,9 +89,26 @@ def _bytes(place: str) -> tuple[bytes, str]:
 
 def _answer(place: str) -> tuple[bytes, str]:
     asked = Request(place, headers={"Accept": "application/json, */*", "User-Agent": "geoseg"})  # noqa: S310 (http alone)
-    with urlopen(asked, timeout=TIMEOUT_S) as answer:  # noqa: S310 (http alone)
-        found, where = bytes(answer.read()), str(answer.url)
+    moves = _Moves()
+    with build_opener(moves).open(asked, timeout=TIMEOUT_S) as answer:
+        found, where = bytes(answer.read()), str(answer.url) if moves.for_good else place
     return (gzip.decompress(found) if found.startswith(GZIP) else found), where
+
+
+class _Moves(HTTPRedirectHandler):
+    """Follows a server's word that something lies elsewhere, and notes whether that is for good.
+
+    What has moved for good has its neighbours there too. Where a server only hands on to a store, they are asked for
+    beside the address that was asked.
+    """
+
+    for_good = True
+
+    def redirect_request(  # noqa: PLR0917 - as urllib calls it
+        self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Request | None:  # fmt: skip
+        self.for_good = self.for_good and code in (301, 308)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _asked_wait_s(text: str | None) -> float:

@@ -147,8 +147,7 @@ def check_length(trainer: Trainer, data: SceneDataModule) -> None:
 def _check_validations(trainer: Trainer, batches: int) -> None:
     """Refuses intervals at which nothing is ever validated; an epoch has so many batches."""
     every, epochs = trainer.val_check_interval, trainer.check_val_every_n_epoch
-    within = isinstance(every, int) and (every < 1 or (epochs is not None and every > batches))
-    if within or (isinstance(every, float) and batches * every < 1):
+    if not every or (isinstance(every, int) and (every < 0 or (epochs is not None and every > batches))):
         raise InputError(
             f"trainer.val_check_interval is {every}, and an epoch has {batches} batches; give a share of an epoch up "
             f"to 1.0, or batches from 1 to {batches}"

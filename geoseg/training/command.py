@@ -90,7 +90,13 @@ class FitCLI(LightningCLI):
 
     @property
     def run_name(self) -> str:
-        """The run's name, which a YAML file may give as a number."""
+        """The run's name.
+
+        Raises:
+            InputError: A YAML file gives it as a number, whose digits may not be those that stand there.
+        """
+        if isinstance(self.config.name, int):
+            raise InputError(f"name is the number {self.config.name}; put it in quotes, as in name: 'run 1'")
         return str(self.config.name)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

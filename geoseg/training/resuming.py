@@ -23,8 +23,8 @@ FREE = ("data.workers", "data.store")
 SHOWN = 4
 
 FACTS_NAME = "data.json"
-SAME = 1e-6
-"""By what share figures of the same data may differ."""
+SAME = 1e-4
+"""By what share figures of the same data may differ, as they do between processors."""
 
 
 def check_begun(folder: Path, now: str, config: Namespace) -> None:
@@ -89,10 +89,12 @@ def check_same_data(folder: Path, now: Mapping[str, Any]) -> None:
         begun: Any = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return  # it cannot be told
+    spread = now["deviation"]
     for what, values in now.items():
         for name, value in values.items():
             before = begun.get(what, {}).get(name) if isinstance(begun, dict) else None
-            if before is not None and abs(before - value) > SAME * max(abs(value), abs(before)):
+            size = max(abs(value), spread.get(name, 0.0))  # the mean of a band may be next to nothing
+            if before is not None and abs(before - value) > SAME * size:
                 raise InputError(
                     f"the data are others than the run began with: {what} of {name} {before:,.6g}, now {value:,.6g}; "
                     "restore the files, or train under another --name"

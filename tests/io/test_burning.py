@@ -300,3 +300,12 @@ def test_the_globe_is_a_rectangle_in_cylindrical_crs(name):
 @pytest.mark.parametrize("name", ["EPSG:32612", "EPSG:3413", "ESRI:54030", "ESRI:54008", "EPSG:3035"])
 def test_the_globe_is_no_rectangle_in_others(name):
     assert world_of(CRS(name)) is None
+
+
+def test_parts_that_lie_far_apart_are_no_torn_shape(monkeypatch):
+    """From one ring to the next there is no edge, however far it is."""
+    parts = [shapely.box(lon, lat, lon + 0.01, lat + 0.01) for lon in range(10, 20, 2) for lat in range(40, 50, 3)]
+    whole = np.array([shapely.MultiPolygon(parts)], dtype=object)
+    monkeypatch.setattr("geoseg.io.moving._untorn", lambda *_: pytest.fail("it was taken for torn"))
+    found = onto_crs(Polygons(whole, CRS("EPSG:4326")), CRS("EPSG:32633"))
+    assert len(shapely.get_parts(found)) == len(parts)

@@ -179,3 +179,12 @@ def test_a_nodata_that_valid_pixels_have_is_refused(tmp_path):
         write_raster(raster, tmp_path / "a.tif", nodata=0.5)
     source = open_source(str(write_raster(raster, tmp_path / "a.tif", nodata=255.0)))
     assert source.read(ROW).valid[0].tolist() == [True, True, True, False]
+
+
+def test_values_without_a_name_stand_for_what_the_legend_says(write_tif):
+    path = write_tif("some.tif", np.array([[0, 1, 2, 2]], "uint8"))
+    names = "<CategoryNames><Category/><Category>water</Category><Category>forest</Category></CategoryNames>"
+    Path(f"{path}.aux.xml").write_text(f'<PAMDataset><PAMRasterBand band="1">{names}</PAMRasterBand></PAMDataset>')
+    assert read(path, legend=Legend.from_dict({0: "other", 1: "forest", 2: "water"}))[0] == [0, 2, 1, 1]
+    high = Legend.from_dict({"classes": {255: "water", 1: "forest"}, "ignore": 0})
+    assert read(path, legend=high)[0] == [-1, 255, 1, 1]

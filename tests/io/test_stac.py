@@ -361,7 +361,7 @@ def test_a_search_is_followed_to_its_last_page(catalogue, items, serve):
 
 def test_links_of_a_catalogue_that_has_moved_are_relative_to_where_it_is(catalogue, serve, answering):
     there = serve(catalogue)
-    here = answering((302, {"Location": f"{there.url}/catalog.json"}, b""))
+    here = answering((301, {"Location": f"{there.url}/catalog.json"}, b""))
     assert same(open_source(f"{here}/deep/old.json"), open_source(f"{there.url}/catalog.json"))
 
 

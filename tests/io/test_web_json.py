@@ -56,5 +56,12 @@ def test_what_is_forbidden_is_not_asked_again(answering, waited):
 
 def test_what_has_moved_is_found_and_says_where(answering):
     there = answering((200, {}, gzip.compress(GOOD[2])))
-    here = answering((302, {"Location": f"{there}/new/catalog.json"}, b""))
-    assert read_json(f"{here}/old.json") == ({"a": 1}, f"{there}/new/catalog.json")
+    moved, handed_on = (answering((code, {"Location": f"{there}/new/catalog.json"}, b"")) for code in (301, 302))
+    assert read_json(f"{moved}/old.json") == ({"a": 1}, f"{there}/new/catalog.json")
+    assert read_json(f"{handed_on}/old.json") == ({"a": 1}, f"{handed_on}/old.json")  # where its neighbours are
+
+
+def test_an_address_that_is_none_is_told_at_once(waited):
+    with pytest.raises(ReadError, match="cannot be read"):
+        read_json("http://127.0.0.1:9/a b.json")
+    assert not waited

@@ -37,7 +37,7 @@ def test_two_runs_of_one_name_do_not_mix(config):
         ({"accumulate_grad_batches": 0}, "accumulate_grad_batches is 0"),
         ({"val_check_interval": 1000}, "val_check_interval is 1000, and an epoch has 4 batches"),
         ({"val_check_interval": 0}, "val_check_interval is 0"),
-        ({"val_check_interval": 0.1}, r"val_check_interval is 0\.1"),
+        ({"val_check_interval": 0.0}, r"val_check_interval is 0\.0"),
         ({"check_val_every_n_epoch": 5}, "check_val_every_n_epoch is 5, and the run has 2 epochs"),
     ],
 )
@@ -163,7 +163,9 @@ def test_an_interrupt_says_how_to_go_on(config, monkeypatch, caplog):
 
 
 def test_names_of_runs(config):
-    assert run_fit(config(name=2024, trainer={"max_epochs": 1})).folder == Path("runs/2024")
+    assert run_fit(config(name="2024_05", trainer={"max_epochs": 1})).folder == Path("runs/2024_05")
+    with pytest.raises(InputError, match="name is the number 202405; put it in quotes"):
+        run_fit(config(name=2024_05))
     with pytest.raises(InputError, match="names no folder"):
         run_fit(config(name=""))
 
