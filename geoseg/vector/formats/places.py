@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from geoseg.errors import OutputError, OutputExistsError
@@ -48,15 +48,15 @@ def publish(folder: Path, outs: Sequence[Path], *, overwrite: bool) -> None:
     written = sorted(folder.iterdir(), key=lambda path: path.name in {out.name for out in outs})
     aside = folder / "replaced"
     aside.mkdir()
-    with _undone_on_error() as moves:
+    with _undone_on_error() as undo:
         for out in outs:
             for member in _members(out) if _is_shapefile(out) else ():
                 if member.exists():
-                    _move(member, aside / member.name, moves)
+                    _move(member, aside / member.name, undo)
         for path in written:
             target = outs[0].parent / path.name
             if path.suffix != ".qml" or _takes_style(target, path, outs, overwrite=overwrite):
-                _move(path, target, moves)
+                _move(path, target, undo)
 
 
 def _is_shapefile(out: Path) -> bool:
@@ -92,20 +92,16 @@ def _takes_style(target: Path, style: Path, outs: Sequence[Path], *, overwrite: 
     return False
 
 
-def _move(source: Path, target: Path, moves: list[tuple[Path, Path]]) -> None:
+def _move(source: Path, target: Path, undo: ExitStack) -> None:
     replaces = target.exists()
     os.replace(source, target)  # noqa: PTH105 - the atomic one, by its name
     if not replaces:
-        moves.append((source, target))
+        undo.callback(os.replace, target, source)
 
 
 @contextmanager
-def _undone_on_error() -> Iterator[list[tuple[Path, Path]]]:
+def _undone_on_error() -> Iterator[ExitStack]:
     """Moves to empty places, made within, are taken back where it ends in an error."""
-    moves: list[tuple[Path, Path]] = []
-    try:
-        yield moves
-    except BaseException:
-        for source, target in reversed(moves):
-            os.replace(target, source)  # noqa: PTH105 - the atomic one, by its name
-        raise
+    with ExitStack() as undo:
+        yield undo
+        undo.pop_all()
