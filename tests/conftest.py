@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -44,3 +47,25 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real imagery is absent: no ../shared/data beside the checkout")
     return SHARED_DATA
+
+
+@pytest.fixture
+def stopped_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """A context in which a training run is interrupted when so many epochs are validated."""
+    from geoseg.models.history import History
+
+    ran = History.on_validation_end
+
+    @contextmanager
+    def stopped(epochs: int) -> Iterator[None]:
+        def interrupt(self: Any, trainer: Any, task: Any) -> None:
+            ran(self, trainer, task)
+            if len(self.rows) == epochs:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(History, "on_validation_end", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return stopped

@@ -16,7 +16,6 @@ from affine import Affine
 from geoseg.errors import InputError, MissingInputError, OutputExistsError
 from geoseg.models.card import read_card
 from geoseg.models.file import load_model
-from geoseg.models.history import History
 from geoseg.models.task import normalize
 from geoseg.training.run import run_fit
 
@@ -180,19 +179,10 @@ def test_a_missing_config_says_where_one_is():
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_an_interrupted_run_resumes_as_if_it_had_never_stopped(scene, monkeypatch):
+def test_an_interrupted_run_resumes_as_if_it_had_never_stopped(scene, stopped_after):
     whole = run_fit(config(scene, name="whole", trainer={"max_epochs": 3}))
-    ran = History.on_validation_end
-
-    def interrupt(self, trainer, task):
-        ran(self, trainer, task)
-        if len(self.rows) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(History, "on_validation_end", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run_fit(config(scene, trainer={"max_epochs": 3}))
+    with stopped_after(2):
+        run_fit(config(scene, trainer={"max_epochs": 3}))
     assert Path("runs/tiny/last.ckpt").is_file()
     assert not Path("runs/tiny/model.safetensors").exists()
     resumed = run_fit(config(scene, trainer={"max_epochs": 3}), resume=True)

@@ -134,11 +134,10 @@ def _open_raster(options: dict[str, Any], legend: Legend | None) -> tuple[LabelS
     own = None if options.get("legend") is None else read_legend(options["legend"])
     source, own = _codes(options, own, legend)
     ignored = tuple(_integers(options.get("ignore")))
-    written = None if options.get("colors") is not None else map_legend(source)
-    if own is None and options.get("colors") is None:
-        own = raster_legend(source, ignore=ignored) if legend is None else _said(source, legend, ignored)
-    elif own == written and own is not None:
-        own = own.of_map()
+    written = None
+    if options.get("colors") is None:
+        written = map_legend(source)
+        own = _own(source, own, legend, ignored)
     if own is not None:
         ignored = (*ignored, own.ignore)
     wanted, coding = _matched(own, legend)
@@ -149,6 +148,16 @@ def _open_raster(options: dict[str, Any], legend: Legend | None) -> tuple[LabelS
     ignored = (*ignored, *sorted(unlabelled_codes(source) - known))
     labels = LabelRaster(source, wanted, coding, ignored, background)
     return labels, wanted
+
+
+def _own(source: Source, given: Legend | None, legend: Legend | None, ignored: tuple[int, ...]) -> Legend | None:
+    """What the values of a raster mean by themselves; None where the legend wanted says it.
+
+    Where the legend that is given for it is the one that geoseg wrote into it, its values are ids, and no codes.
+    """
+    if given is not None:
+        return given.of_map() if given == map_legend(source) else given
+    return raster_legend(source, ignore=ignored) if legend is None else _said(source, legend, ignored)
 
 
 def _said(source: Source, legend: Legend, ignored: tuple[int, ...]) -> Legend | None:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 
-import torch
 from torch import nn
 
 from geoseg import models
 from geoseg.errors import InputError
+from geoseg.models.memory import without_memory
 from geoseg.models.networks.forest import Forest
 from geoseg.models.spec import ModelSpec
 
@@ -53,11 +53,7 @@ def on_nothing(spec: ModelSpec) -> nn.Module:
     Raises:
         InputError: As of `create_model`.
     """
-    try:
-        with torch.device("meta"):
-            return create_model(spec)
-    except InputError:
-        return create_model(spec)
+    return without_memory(lambda: create_model(spec))
 
 
 def _pixel(spec: ModelSpec) -> nn.Module:

@@ -6,11 +6,11 @@ import inspect
 import logging
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
-import torch
 from torch import nn
 
 from geoseg.errors import GeosegError, InputError
@@ -22,6 +22,7 @@ from geoseg.models.backbones import (
     own_trunk,
     weights_option,
 )
+from geoseg.models.memory import without_memory
 from geoseg.models.networks.decoders import DPT, NETWORKS
 from geoseg.models.networks.timm_facts import sides_of, timm_strides
 from geoseg.models.pretrained.loading import load_weights
@@ -70,8 +71,9 @@ def create_encoded(spec: ModelSpec, *, weights: str | None, names: tuple[str, ..
         spec = replace(spec, wavelengths_um=band_wavelengths(names))
     found = published(weights, encoder=spec.encoder) or _of_library(spec, weights)
     load_weights(
-        network, found, spec=spec, names=names, wider=lambda: _on_nothing(_with_a_band_more(spec)),
-        whole=lambda: _on_nothing(_with_all_stages(spec)),
+        network, found, spec=spec, names=names,
+        wider=lambda: without_memory(partial(_build, _with_a_band_more(spec), None)),
+        whole=lambda: without_memory(partial(_build, _with_all_stages(spec), None)),
     )  # fmt: skip
     return network
 
@@ -147,15 +149,6 @@ def _with_all_stages(spec: ModelSpec) -> ModelSpec:
     kept = {key: value for key, value in spec.options.items() if key == "encoder_options"}
     decoder = spec.decoder if spec.decoder == "dpt" else "unet"
     return replace(spec, decoder=decoder, options=kept)
-
-
-def _on_nothing(spec: ModelSpec) -> nn.Module:
-    """The network without memory."""
-    try:
-        with torch.device("meta"):
-            return _build(spec, None)
-    except InputError:  # its constructor looks at values
-        return _build(spec, None)
 
 
 def _build(spec: ModelSpec, pretrained: Library) -> nn.Module:

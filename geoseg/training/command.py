@@ -33,6 +33,7 @@ from geoseg.training.sync_norms import SyncNorms
 from geoseg.training.validation import ValidationOptions
 
 MONITOR = "val/score"
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class FitCLI(LightningCLI):
@@ -139,8 +140,7 @@ def parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], o
     if isinstance(config, Mapping):
         given += ["--config", json.dumps(_spelled(config), default=str)]
     elif config is not None:
-        if not Path(config).is_file():
-            raise MissingInputError(f"the config {config} is not there; configs/landcover.yaml is one to start from")
+        _check_there(config)
         given += ["--config", str(config)]
     given = _spelled_args([*given, *_subject(args)])
     if options:
@@ -154,9 +154,14 @@ def parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], o
         raise InputError(shortened(str(error))) from error
 
 
+def _check_there(config: str | Path) -> None:
+    if not Path(config).is_file():
+        raise MissingInputError(f"the config {config} is not there; configs/landcover.yaml is one to start from")
+
+
 def _subject(args: Sequence[str]) -> list[str]:
     """The arguments, where a configuration that stands first without an option's name has got one."""
-    bare = bool(args) and not args[0].startswith("-") and args[0].lower().endswith((".yaml", ".yml", ".json"))
+    bare = bool(args) and not args[0].startswith("-") and args[0].lower().endswith(CONFIG_SUFFIXES)
     return ["--config", *args] if bare else list(args)
 
 
@@ -184,6 +189,8 @@ def _spelled_args(args: Sequence[str]) -> list[str]:
 
 def _spelled_file(path: str) -> str:
     """A YAML file that names its model in one word as JSON; anything else as it was."""
+    if path.lower().endswith(CONFIG_SUFFIXES):
+        _check_there(path)
     try:
         named = yaml.safe_load(Path(path).read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):

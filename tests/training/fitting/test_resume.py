@@ -27,19 +27,10 @@ KEPT = {
 }  # fmt: skip
 
 
-def test_what_is_random_and_averaged_goes_on(config, monkeypatch):
+def test_what_is_random_and_averaged_goes_on(config, stopped_after):
     whole = run_fit(config(name="whole", **KEPT))
-    ran = History.on_validation_end
-
-    def interrupt(self, trainer, task):
-        ran(self, trainer, task)
-        if len(self.rows) == 3:  # the last checkpoint is that of the second epoch
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(History, "on_validation_end", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run_fit(config(**KEPT))
+    with stopped_after(3):
+        run_fit(config(**KEPT))
     assert torch.load("runs/tiny/last.ckpt", weights_only=True)["epoch"] == 1
     torch.manual_seed(12345)  # another process has drawn other numbers
     resumed = run_fit(config(**KEPT), resume=True)

@@ -14,7 +14,6 @@ from affine import Affine
 
 from geoseg.errors import BandError, InputError
 from geoseg.models.file import load_model
-from geoseg.models.history import History
 from geoseg.models.task import SegmentationTask
 from geoseg.training.run import run_fit
 
@@ -30,24 +29,15 @@ def history(run) -> list[dict[str, float]]:
     return json.loads((run.folder / "metrics.json").read_text())["history"]
 
 
-def test_a_stopped_run_goes_on_with_the_same_curve(config, monkeypatch):
+def test_a_stopped_run_goes_on_with_the_same_curve(config, stopped_after):
     kept = with_semi(
         data={"sampling": {"shares": {"hard": 0.5, "labelled": 0.5}}},
         model={"ema_decay": 0.8, "swa": {"start": 0.3}, "bf16": "yes"},
         trainer={"max_epochs": 3, "accumulate_grad_batches": 2},
     )
     whole = run_fit(config(name="whole", **kept))
-    ran = History.on_validation_end
-
-    def interrupt(self, trainer, task):
-        ran(self, trainer, task)
-        if len(self.rows) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(History, "on_validation_end", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run_fit(config(**kept))
+    with stopped_after(2):
+        run_fit(config(**kept))
     torch.manual_seed(12345)
     resumed = run_fit(config(**kept), resume=True)
     for one, other in zip(history(whole), history(resumed), strict=True):
