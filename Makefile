@@ -1,5 +1,6 @@
 # make demo   install, then the main job end to end on a synthetic scene
 # make test   install, then lint, types, import rules, tests and doctests
+# make fuzz   the property tests on examples drawn anew
 # make bench  all benchmarks, or one with NAME=...
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCHES := $(if $(NAME),$(NAME),$(sort $(filter-out _%,$(basename $(notdir $(wildcard tests/benchmarks/*.py))))))
 
-.PHONY: demo test lint types imports pytest bench install clean
+.PHONY: demo test lint types imports pytest fuzz bench install clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -36,6 +37,9 @@ imports: install
 
 pytest: install
 	$(BIN)/python -m pytest --doctest-modules -n 2 --dist worksteal
+
+fuzz: install
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile fuzz -n 2 --dist worksteal
 
 bench: install
 	@for name in $(BENCHES); do $(BIN)/python tests/benchmarks/$$name.py || exit 1; done
