@@ -135,6 +135,15 @@ def test_one_gpu_and_ddp_train_a_network_cut_short(scene):
     assert run.scores["mean_iou"] > 0.3
 
 
+def test_one_gpu_and_fsdp_train_and_go_on(scene):
+    scene()
+    given = configured(devices=1, strategy="fsdp", max_epochs=3)
+    given["model"] = {**given["model"], "swa": None, "ema_decay": 0}
+    assert geoseg.fit(given).scores["mean_iou"] > 0.3
+    longer = {**given, "trainer": {**given["trainer"], "max_epochs": 4}}
+    assert geoseg.fit({**longer, "resume": True}).scores["mean_iou"] > 0.3
+
+
 def test_a_batch_is_found_on_a_gpu(scene):
     scene()
     with quiet():

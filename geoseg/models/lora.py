@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from torch.nn.utils import parametrize
 
 from geoseg.errors import InputError
 from geoseg.models.depth import INTO_ATTENTION, OUT_OF_ATTENTION, attentions, backbone
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads the defaults from __dict__
@@ -80,9 +77,7 @@ def add_lora(network: nn.Module, options: LoraOptions) -> int:
     added = [LowRank(layer.weight.detach(), options) for layer in layers]
     for layer, low_rank in zip(layers, added, strict=True):
         parametrize.register_parametrization(layer, "weight", low_rank)
-    count = sum(parameter.numel() for low_rank in added for parameter in low_rank.parameters())
-    logger.info("LoRA: %d weights beside %d layers of attention learn, the encoder stays", count, len(layers))
-    return count
+    return sum(parameter.numel() for low_rank in added for parameter in low_rank.parameters())
 
 
 def still_norms(network: nn.Module) -> None:

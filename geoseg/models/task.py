@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
@@ -46,6 +46,7 @@ from geoseg.models.optim import (
 from geoseg.models.pretrained.catalog import made_with
 from geoseg.models.pretrained.scaling import expected_input
 from geoseg.models.semi import SemiOptions, check_teacher, learn_unlabelled, with_student
+from geoseg.models.shards import blank_of, clip_shards, is_sharded, share_buffers
 from geoseg.models.spec import ModelSpec
 from geoseg.models.transfer import inherited_input, start_from
 from geoseg.models.trouble import Seen, bad_patches, described, from_all, is_finite, seen_of
@@ -55,6 +56,8 @@ __all__ = ["SCHEDULES", "SegmentationTask", "move_average", "normalize", "use_bf
 
 Batch = dict[str, torch.Tensor]
 NEVER = 10**9  # an epoch that no run reaches
+
+logger = logging.getLogger(__name__)
 
 
 class SegmentationTask(LightningModule):
@@ -225,7 +228,8 @@ class SegmentationTask(LightningModule):
     def _ready_to_learn(self, spec: ModelSpec) -> None:
         """Decides which parameters learn, and how fast."""
         if self.lora is not None:
-            add_lora(self.network, self.lora)
+            added = add_lora(self.network, self.lora)
+            logger.info("LoRA: %d weights beside those of the encoder's attention learn, the encoder stays", added)
         self._rates: Mapping[str, float] = {}
         if self.layer_decay < 1:
             layers, count = encoder_layers(self.network, bands=spec.bands)
@@ -255,7 +259,8 @@ class SegmentationTask(LightningModule):
         """A whole network in place of one that was cut in shards; its weights come from a checkpoint."""
         if self.spec is not None:
             self.network = create_model(self.spec)
-            self._ready_to_learn(self.spec)
+            if self.lora is not None:
+                add_lora(self.network, self.lora)
 
     @property
     def scores(self) -> Scores:
@@ -377,6 +382,8 @@ class SegmentationTask(LightningModule):
         """Empties the confusion matrix; stops where the weights are no numbers, before they are validated and kept."""
         # A plain tensor: between processes, buffers are overwritten by those of the first.
         self._counting = torch.zeros_like(self.counts)
+        if is_sharded(self.trainer):
+            share_buffers(self.network)
         fine = torch.tensor(is_finite(self.network), dtype=torch.float32, device=self.device)
         if not self.trainer.strategy.reduce(fine, reduce_op="min"):
             where = f"in the patches of its last batch: {from_all(described(self._before, self._scenes()))}"
@@ -394,6 +401,8 @@ class SegmentationTask(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Counts a batch into the confusion matrix; it is empty where another process has one more."""
         if not len(batch["label"]):
+            if is_sharded(self.trainer):
+                self(blank_of(batch["image"]), blank_of(batch["valid"]))
             return
         predicted = self(batch["image"], batch["valid"], batch.get("present")).argmax(1)
         self._counting += confusion_counts(predicted, batch["label"], classes=len(self.class_names))
@@ -425,10 +434,9 @@ class SegmentationTask(LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """As the trainer says; the norm of sharded gradients is known to the sharded network alone."""
-        strategy, by_norm = self.trainer.strategy, bool(gradient_clip_val) and gradient_clip_algorithm in (None, "norm")
-        if isinstance(strategy, FSDPStrategy) and by_norm:
-            sharded: Any = strategy.model
-            sharded.clip_grad_norm_(gradient_clip_val)
+        by_norm = bool(gradient_clip_val) and gradient_clip_algorithm in (None, "norm")
+        if is_sharded(self.trainer) and by_norm:
+            clip_shards(self.trainer, float(gradient_clip_val or 0))
             return
         if self.device.type == "cpu" and by_norm:
             clip_where_larger(optimizer, float(gradient_clip_val or 0))

@@ -36,7 +36,7 @@ def settle(task: SegmentationTask, data: SceneDataModule, trainer: Trainer, *, b
     """
     averaged, steps = copy.deepcopy(task.swa_network), task.swa_steps
     if isinstance(trainer.strategy, FSDPStrategy):
-        task.renew()
+        _join(task, trainer, needed=not trainer.strategy.broadcast(best.is_file()))
     if best.is_file():
         task.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     if averaged is not None and steps:
@@ -45,6 +45,14 @@ def settle(task: SegmentationTask, data: SceneDataModule, trainer: Trainer, *, b
         logger.warning("the run ended before swa.start: there is no mean of the last weights, the best epoch is saved")
     task.cpu()
     merge_lora(task.judged)
+
+
+def _join(task: SegmentationTask, trainer: Trainer, *, needed: bool) -> None:
+    """A whole network again; where they are needed, with the weights that the processes have in shards."""
+    whole = trainer.strategy.lightning_module_state_dict() if needed else {}
+    task.renew()
+    if whole:  # the first process alone gets them
+        task.load_state_dict(whole)
 
 
 def _weigh(averaged: nn.Module, steps: int, task: SegmentationTask, data: SceneDataModule, trainer: Trainer) -> None:

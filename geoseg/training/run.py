@@ -20,7 +20,7 @@ from zipfile import is_zipfile
 import numpy as np
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 from geoseg.data.datamodule import SceneDataModule, counts_by_name
@@ -50,6 +50,7 @@ from geoseg.training.manners import interruptible, quiet
 from geoseg.training.pictures import CONFUSION_NAME, PREDICTIONS_NAME, RELIABILITY_NAME, draw_judgement
 from geoseg.training.resuming import FACTS_NAME, check_begun, check_same_data, data_facts
 from geoseg.training.search import search
+from geoseg.training.sharding import shard_by_blocks
 from geoseg.training.validation import Judgement, judge_scenes
 
 FOREST = "random_forest"
@@ -176,6 +177,8 @@ def _train(cli: FitCLI) -> FitResult:
     check_length(trainer, data)
     if isinstance(trainer.strategy, DDPStrategy):
         task.leave_idle_out()
+    elif isinstance(trainer.strategy, FSDPStrategy):
+        shard_by_blocks(trainer.strategy, task.network)
     with interruptible():
         search(trainer, task, data, cli.config, folder=cli.folder)
     check_batches(data, task.spec, world=trainer.world_size)
