@@ -243,8 +243,9 @@ class Accuracy:
     def _summary(self) -> list[str]:
         counts = self.confusion
         judged, unmapped = int(counts.matrix.sum()), int(counts.unmapped.sum())
+        alone = " (undefined: map and reference have one class alone)" if np.isnan(self.kappa) else ""
         return [
-            f"Overall accuracy {self.overall:.3f}, kappa {self.kappa:.3f}",
+            f"Overall accuracy {self.overall:.3f}, kappa {_shown(_plain(self.kappa))}{alone}",
             f"Mean IoU {self.mean_iou:.3f}, mean F1 {self.mean_f1:.3f}, over the classes in the reference or the map",
             f"{_grouped(judged)} pixels judged; {_grouped(unmapped)} reference pixels lie on nodata of the map",
         ]

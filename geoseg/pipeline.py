@@ -29,7 +29,8 @@ from geoseg.arguments import (
     write_json,
 )
 from geoseg.errors import GeosegError, InputError
-from geoseg.io.outputs import check_output
+from geoseg.io.outputs import check_kept, check_output
+from geoseg.io.stamps import files_in
 from geoseg.progress import progress_bar
 from geoseg.vectorizing import open_class_map
 
@@ -134,7 +135,8 @@ def predict(
         batch: Tiles in one forward pass; found by a short trial by default.
         memory: The memory to stay within, such as 4GB, of all processes on this machine together.
         device: auto, cpu, cuda or cuda:1.
-        precision: The arithmetic of the network; auto is bf16 where the device computes with it.
+        precision: The arithmetic of the network; auto is bf16 where the device computes with it, and where 99.9 % of
+            the pixels of a trial keep their class; else fp32.
         compile: Whether torch.compile makes the network faster, which takes a minute first.
         engine: Who does the work: serial, processes or dask; auto follows from devices and scheduler.
         devices: Processes that share the work, one a GPU where there are GPUs.
@@ -175,6 +177,7 @@ def assess(
     *,
     reference: Region,
     column: str | None = None,
+    band: str | int | None = None,
     region: Region | None = None,
     out: Path | None = None,
     overwrite: bool = False,
@@ -186,8 +189,10 @@ def assess(
 
     Args:
         class_map: A raster of class ids.
-        reference: Labels: a raster, a vector file, or a mapping as in a training config.
+        reference: Labels: a raster, a vector file, or a mapping as in a training config. Classes are matched by name;
+            of a map without names by number.
         column: The vector's column of classes.
+        band: The band of classes, by name or number, where the map has several.
         region: Only this part: a polygon file, or {cols: [708, null]}, {rows: [...]}, {bbox: [...], crs: ...}.
         out: A JSON file for the figures.
         overwrite: Whether an existing `out` may be replaced.
@@ -198,9 +203,11 @@ def assess(
     Raises:
         GeosegError: Something about the input or the output has to be mended; nothing is left behind.
     """
-    out = None if out is None else check_output(out, overwrite=overwrite, inputs=[class_map])
-    source, legend = io.open_labels(open_class_map(class_map))
-    labels, _ = io.open_labels(reference, legend=legend, column=column)
+    inputs = [str(class_map), *files_named([reference, region])]
+    out = None if out is None else check_output(out, overwrite=overwrite, inputs=inputs)
+    source, labels, legend = io.open_pair(open_class_map(class_map, band=band), reference, column=column)
+    if out is not None:
+        check_kept(out, files_in([source, labels]))
     counts = accuracy.Confusion.zeros(legend)
     for block in blocks_of(source.geobox):
         inside = io.region_mask(region, block, grid=source.geobox)
@@ -223,8 +230,9 @@ def export(
 ) -> Exported:
     """Write a model file in other formats: ONNX, a program of torch.export, a STAC Item.
 
-    ONNX and program take any batch and any sides that are multiples of 32, normalised as the card within them says.
-    `geoseg predict --model` takes ONNX where onnxruntime is installed.
+    ONNX and program take any batch, normalised as the card within them says, and sides that are multiples of 32: the
+    program from 64 px on; of PAN ONNX from 128 and the program from 256. A program with Swin has the sides of the
+    model's tiles. `geoseg predict --model` takes ONNX where onnxruntime is installed.
 
     Args:
         model: The model file, .safetensors.
@@ -304,8 +312,10 @@ def info(
         GeosegError: The file is missing or is none of these.
     """
     given = [str(item) for item in (path if isinstance(path, list) else [path]) if isinstance(item, str | Path)]
-    picture = None if picture is None else png_path(check_output(picture, overwrite=overwrite, inputs=given))
-    json = None if json is None else check_output(json, overwrite=overwrite, inputs=given)
+    inputs = [*given, *files_named([path, model])]
+    picture = None if picture is None else png_path(check_output(picture, overwrite=overwrite, inputs=inputs))
+    json = None if json is None else check_output(json, overwrite=overwrite, inputs=inputs)
+    outputs = [out for out in (picture, json) if out is not None]
     kind = _kind(given[0]) if len(given) == 1 and not isinstance(path, dict) else "scene"
     if kind != "scene" and model is not None:
         raise InputError(f"{given[0]} is a {kind}; --model compares a scene with a model")
@@ -313,16 +323,18 @@ def info(
         raise InputError(f"{given[0]} is a {kind}, which has no picture; --picture draws a scene or a config's split")
     if kind == "scene":
         opened = opened_scene(path, bands=bands, nodata=nodata, crs=crs)
+        _check_all_kept(outputs, files_in(opened))
         found = inspecting.inspect_scene(opened, name=", ".join(given) or "scene", exact=exact)
         if model is not None:
             found = inspecting.compare_scene(found, opened, inspecting.model_card(Path(model)))
         if picture is not None:
             inspecting.draw_scene(opened, picture, classes=found.kind == "class map")
     elif kind == "folder":
+        _check_all_kept(outputs, [file for out in outputs for file in _like(out, folder=Path(given[0]))])
         with progress_bar("look at rasters") as progress:
             found = inspecting.inspect_folder(Path(given[0]), progress=progress)
     elif kind == "config":
-        found = _config_info(Path(given[0]), picture=picture)
+        found = _config_info(Path(given[0]), picture=picture, outputs=outputs)
     else:
         found = inspecting.describe_model(Path(given[0]))
     if json is not None:
@@ -340,7 +352,17 @@ def _kind(path: str) -> str:
     return "folder" if Path(path).is_dir() and suffix != ".zarr" else "scene"
 
 
-def _config_info(config: Path, *, picture: Path | None) -> inspecting.Info:
+def _check_all_kept(outputs: Sequence[Path], inputs: Sequence[str | Path]) -> None:
+    for out in outputs:
+        check_kept(out, inputs)
+
+
+def _like(out: Path, *, folder: Path) -> list[Path]:
+    """Files of a folder that is looked through with the ending of an output, unless it is that of JSON."""
+    return [] if out.suffix.lower() in ("", ".json") else list(folder.rglob(f"*{out.suffix}"))
+
+
+def _config_info(config: Path, *, picture: Path | None, outputs: Sequence[Path]) -> inspecting.Info:
     """What a training config would train on; where its split is refused, the text says why."""
     with training.opened_data(config) as data:
         refused = ""
@@ -350,6 +372,7 @@ def _config_info(config: Path, *, picture: Path | None) -> inspecting.Info:
             if not data.scenes:  # the scenes themselves cannot be used
                 raise
             refused = str(error)
+        _check_all_kept(outputs, data.files)
         plan = None if refused else data.split_plan
         found = inspecting.inspect_data(
             data.scenes,

@@ -14,7 +14,7 @@ import yaml
 from geoseg import infer, io, vector
 from geoseg.errors import BandError, GeosegError, GridError, InputError, MissingInputError
 from geoseg.io.legends import map_legend
-from geoseg.io.outputs import check_output, is_among
+from geoseg.io.outputs import check_kept, check_output
 from geoseg.io.stamps import files_in
 from geoseg.legend import Legend
 from geoseg.progress import progress_bar
@@ -249,8 +249,7 @@ def _check_kept(out: Path, inputs: Sequence[str | Path], *, per_class: bool) -> 
         outs = [path for path in out.parent.iterdir() if path.name.startswith(f"{out.stem}_")]
         outs = [path for path in outs if path.suffix.lower() == out.suffix.lower()]
     for path in outs:
-        if is_among(path, inputs):
-            raise InputError(f"the output {path} is also an input; give the output another name")
+        check_kept(path, inputs)
 
 
 def _probabilities(path: str | Path | None, legend_of: Any) -> tuple[Source | None, tuple[int, ...]]:

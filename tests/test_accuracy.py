@@ -144,7 +144,10 @@ def test_dict_is_json_without_nan():
 
 
 def test_kappa_of_a_single_class_is_undefined():
-    assert count([1, 1], [1, 1]).finish().to_dict()["kappa"] is None
+    scores = count([1, 1], [1, 1]).finish()
+    assert scores.to_dict()["kappa"] is None
+    assert "kappa - (undefined: map and reference have one class alone)" in scores.table()
+    assert "nan" not in scores.table()
 
 
 def test_table_is_aligned():

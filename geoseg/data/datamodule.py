@@ -35,6 +35,7 @@ from geoseg.data.unlabelled import (
 )
 from geoseg.errors import InputError
 from geoseg.io.regions import open_area
+from geoseg.io.stamps import files_in
 from geoseg.legend import Legend
 from geoseg.progress import progress_bar
 from geoseg.tiling import Window
@@ -147,6 +148,11 @@ class SceneDataModule(LightningDataModule):
         set_apart(self.scenes, without_labels, buffer_m=self.split_plan.buffer_m)
         self.unlabelled = (*(self.scenes if same else ()), *without_labels)
         self._count()
+
+    @property
+    def files(self) -> list[str]:
+        """What scenes with labels are read from, once they are set up."""
+        return files_in(self._opened.inputs)
 
     def _count(self) -> None:
         classes = len(self.legend)

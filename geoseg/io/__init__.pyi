@@ -4,6 +4,7 @@ from .dates import acquired as acquired
 from .dates import newest_first as newest_first
 from .geotiff import write_raster as write_raster
 from .grids import grids_meet as grids_meet
+from .label_pairs import open_pair as open_pair
 from .labels import LabelSource as LabelSource
 from .labels import open_labels as open_labels
 from .labels import read_legend as read_legend

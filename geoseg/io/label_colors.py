@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from typing import Any
@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError, InputError, LegendError
 from geoseg.io.clouds import by_nearest
+from geoseg.io.combine import BandStack, Mosaic, Picked
 from geoseg.io.handles import dataset, gdal
 from geoseg.io.protocol import Source
 from geoseg.legend import Legend, LegendClass, default_color
@@ -23,6 +24,8 @@ from geoseg.raster import Raster
 BAND = "code"
 OTHER = "other"
 """The key of a table of colours that stands for all colours that it does not name."""
+
+CHANNELS = 3
 
 NAMED = 3
 """Unknown colours that an error names before it counts the rest."""
@@ -54,7 +57,7 @@ class ColorCodes:
     other: int | None = None
     refuse: bool = True
     empty: int | None = None
-    name: str = "the labels"
+    name: str = "the label picture"
 
     def __post_init__(self) -> None:
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int) or not 0 <= self.tolerance <= 127:
@@ -165,7 +168,7 @@ class ColorCodes:
 
 def read_by_colors(
     picture: Source, table: Mapping[Any, Any], *, legend: Legend | None, tolerance: int = 0
-) -> tuple[ColorCodes, Legend]:
+) -> tuple[Source, Legend]:
     """The codes of a picture, and what they mean.
 
     Args:
@@ -188,28 +191,40 @@ def read_by_colors(
         raise InputError(f"colors names one colour twice: {', '.join(map(str, table))}")
     ordered = sorted(codes)
     other = _code(table[OTHER], known) if table.get(OTHER) is not None else None
-    name = getattr(_innermost(picture), "path", None) or "the label picture"
-    empty = _nodata_color(picture)
-    if len(picture.bands) == len(_CHANNELS):
-        picture = by_nearest(picture, codes=range(256))  # a colour is nodata, not a channel of it
-    found = ColorCodes(
-        picture, tuple(ordered), tuple(codes[color] for color in ordered), tolerance, other, OTHER not in table,
-        None if empty in codes else empty, name,
-    )  # fmt: skip
-    return found, known
+    whole = ColorCodes(
+        picture, tuple(ordered), tuple(codes[color] for color in ordered), tolerance, other, OTHER not in table
+    )
+    return _by_file(whole), known
 
 
-_CHANNELS = ("red", "green", "blue")
+def _by_file(whole: ColorCodes) -> Source:
+    """The codes of a picture, of a mosaic those of each member, which has its own nodata and colour table."""
+    picture = whole.picture
+    if isinstance(picture, Mosaic):
+        members = tuple(_by_file(replace(whole, picture=member)) for member in picture.alike)
+        return replace(picture, members=members, names=None, grid=picture.geobox, resampling="nearest")
+    name = getattr(_innermost(picture), "path", None) or whole.name
+    if len(picture.bands) != CHANNELS:
+        return replace(whole, name=name)
+    # A colour is nodata, not a channel of it.
+    nearest = getattr(picture, "nearest", None)
+    found = by_nearest(picture, codes=range(256)) if nearest is None else nearest(range(256))
+    values = [int(value) for value in _nodata(picture) if value is not None and value in range(256)]
+    empty = (values[0] << 16) + (values[1] << 8) + values[2] if len(values) == CHANNELS else None
+    return replace(whole, picture=found, empty=None if empty in whole.colors else empty, name=name)
 
 
-def _nodata_color(picture: Source) -> int | None:
-    """0xRRGGBB of a picture's nodata; None where it has none, or one channel."""
-    facts = getattr(_innermost(picture), "facts", None)
-    values = [band.nodata for band in facts.bands] if facts is not None else []
-    if len(values) != len(_CHANNELS) or not all(value in range(256) for value in values):
-        return None
-    red, green, blue = map(int, values)
-    return (red << 16) + (green << 8) + blue
+def _nodata(picture: Any) -> list[float | None]:
+    """What the file of each band calls nodata; nothing where that is not known."""
+    if isinstance(picture, BandStack):
+        return [value for member in picture.members for value in _nodata(member)]
+    if isinstance(picture, Picked):
+        values = _nodata(picture.source)
+        return [values[position] for position in picture.positions] if values else []
+    inner, facts = getattr(picture, "source", None), getattr(picture, "facts", None)
+    if facts is None:
+        return [] if inner is None else _nodata(inner)
+    return [band.nodata for band in facts.bands]
 
 
 def _legend(table: Mapping[Any, Any]) -> Legend:

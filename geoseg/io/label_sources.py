@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geoseg.io.burning import burn, near
-from geoseg.io.grids import PixelMap, grids_meet
+from geoseg.io.grids import grids_meet
 from geoseg.io.legends import whole_numbers
+from geoseg.io.pixel_maps import PixelMap
 from geoseg.io.polygons import PolygonFile, Polygons
 from geoseg.io.protocol import Source
 from geoseg.legend import Legend
@@ -145,6 +146,14 @@ class LabelVector:
         """The legend's dtype."""
         return self.legend.dtype
 
+    @property
+    def numbers(self) -> set[int] | None:
+        """The codes in the class column; None where there is none, or one of names."""
+        values = None if self.value is not None else self.file.read().columns[self.file.columns[0]]
+        if values is None or is_text(values):
+            return None
+        return set(whole_numbers(values[known(values, self.ignored)]).tolist())
+
     def read(self, geobox: GeoBox) -> Raster:
         """Class ids on `geobox`: the class of the last polygon in the file that holds the pixel's centre.
 
@@ -186,13 +195,16 @@ def is_text(values: NDArray[Any]) -> bool:
 
 def known(values: NDArray[Any], ignored: tuple[int | str, ...]) -> NDArray[np.bool_]:
     """Where a column holds a class: neither null, nor blank, nor to be ignored."""
-    if values.dtype.kind == "f":
-        return np.asarray(np.isfinite(values) & ~np.isin(values, [code for code in ignored if isinstance(code, int)]))
     if not is_text(values):
-        return ~np.isin(values, [code for code in ignored if isinstance(code, int)])
+        there = np.isfinite(values) if values.dtype.kind == "f" else np.ones(len(values), np.bool_)
+        return np.asarray(there & ~np.isin(values, [int(code) for code in ignored if _is_integer(code)]))
     texts = ["" if _is_null(value) else str(value).strip().lower() for value in values]
-    left_out = {str(name).strip().lower() for name in ignored if isinstance(name, str)}
+    left_out = {str(name).strip().lower() for name in ignored}
     return np.array([bool(text) and text not in left_out for text in texts], np.bool_)
+
+
+def _is_integer(code: int | str) -> bool:
+    return isinstance(code, int) or code.strip().removeprefix("-").isdecimal()
 
 
 def _is_null(value: Any) -> bool:

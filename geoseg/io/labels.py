@@ -7,7 +7,8 @@ unless the user names a background class. Several of them lie on top of each oth
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from geoseg.errors import BandError, InputError, LegendError
 from geoseg.io.clouds import by_nearest
 from geoseg.io.label_colors import read_by_colors
 from geoseg.io.label_layers import are_layers, as_mapping, open_layers
+from geoseg.io.label_names import NamedValues, free_ignore
 from geoseg.io.label_sources import LabelRaster, LabelSource, LabelVector, class_ids, is_text, known, names_in
 from geoseg.io.legends import (
     legend_of_codes,
@@ -30,6 +32,7 @@ from geoseg.io.legends import (
 )
 from geoseg.io.polygons import PolygonFile, is_vector
 from geoseg.io.protocol import Source
+from geoseg.io.raster_says import is_map, name_key, names_differ
 from geoseg.io.soft_labels import open_soft_labels
 from geoseg.io.sources import SourceSpec, open_source
 from geoseg.io.stamps import paths_in
@@ -42,7 +45,18 @@ LabelSpec = SourceSpec | Source
 
 BOTH = ("path", "legend", "background", "ignore", "crs")
 OF_LABELS = ("legend", "background", "ignore", "colors", "tolerance")
+MAP_IDS, MAP_NAMES = "class_id", "class_name"
+"""Columns of a map's polygons, as `geoseg vectorize` writes them: ids of the map's classes, and their names."""
+
 VECTOR_ONLY = ("column", "name_column", "value", "layer", "all_touched")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The classes wanted, and whether they are a map's, of which no other may have the number."""
+
+    legend: Legend | None
+    like_map: bool
 
 
 def open_labels(
@@ -51,6 +65,7 @@ def open_labels(
     legend: Legend | None = None,
     column: str | None = None,
     background: str | int | None = None,
+    like_map: bool = False,
 ) -> tuple[LabelSource, Legend]:
     """A label source and its legend.
 
@@ -63,11 +78,11 @@ def open_labels(
             - a label source, which is passed on;
             - a mapping `{path: P}`, or with `stack` or `mosaic` for rasters, with options beside it. For both kinds:
               `legend` (what the codes in this file mean), `background` (class of what nobody labelled), `ignore`
-              (codes or names that are no class), `crs`. For vectors: `column` (class names or integer codes),
-              `name_column` (names of the codes in `column`), `value` (one class for all polygons), `layer`,
-              `all_touched` (also pixels whose centre lies outside). For rasters: what a source takes, and where classes
-              are drawn in colours `colors` (`{"#ffffff": road, "#000000": null}`) and `tolerance`, as
-              `geoseg.io.label_colors.read_by_colors` has them;
+              (codes or names that are no class), `crs`. For vectors: `column` (class names or integer codes; of a map's
+              polygons `class_id` goes by the names beside it), `name_column` (names of the codes in `column`), `value`
+              (one class for all polygons), `layer`, `all_touched` (also pixels whose centre lies outside). For rasters:
+              what a source takes, and where classes are drawn in colours `colors` (`{"#ffffff": road, "#000000":
+              null}`) and `tolerance`, as `geoseg.io.label_colors.read_by_colors` has them;
             - a list with a vector, a label source or a mapping with such options in it, or `{layers: [...]}`: of each
               pixel the first that labels it, see `geoseg.io.label_layers.open_layers`. A list of plain rasters is a
               mosaic;
@@ -77,19 +92,23 @@ def open_labels(
             see `read_legend` for rasters; from the column for vectors; of several the classes of all, by name.
         column: As in the mapping.
         background: As in the mapping. A new name becomes a class of its own where the legend is found in the labels.
+        like_map: Whether the legend is that of a map to compare with: values to which a file gives other names are
+            refused then.
 
     Raises:
         InputError: An option is unknown, a column is missing, or nothing says what the classes are.
         MissingInputError: A file is not there.
         ReadError: A file cannot be read.
         GridError: Polygons have no CRS.
-        LegendError: A class is not in the legend.
+        LegendError: A class is not in the legend, or a value has two names.
     """
     if isinstance(spec, LabelSource):
         return _passed_on(spec, legend)
     beside = {key: given for key, given in (("column", column), ("background", background)) if given is not None}
     if are_layers(spec):
-        layers = open_layers({**as_mapping(spec), **beside}, legend=legend, open_one=open_labels)
+        layers = open_layers(
+            {**as_mapping(spec), **beside}, legend=legend, open_one=partial(open_labels, like_map=like_map)
+        )
         return layers, layers.legend
     options: dict[str, Any] = (dict(spec) if isinstance(spec, Mapping) else {"path": spec}) | beside
     path = options.get("path")
@@ -97,8 +116,8 @@ def open_labels(
         soft, wanted = open_soft_labels(options, legend=legend)
         return soft.hard, wanted
     if isinstance(path, str | Path) and is_vector(str(path)):
-        return _open_vector(str(path), options, legend)
-    return _open_raster(options, legend)
+        return _open_vector(str(path), options, _Wanted(legend, like_map))
+    return _open_raster(options, _Wanted(legend, like_map))
 
 
 def _passed_on(labels: LabelSource, legend: Legend | None) -> tuple[LabelSource, Legend]:
@@ -127,79 +146,48 @@ def check_overlap(labels: LabelSource, geobox: GeoBox, *, name: object = "the la
 # -- rasters -----------------------------------------------------------------------------------------------------------
 
 
-def _open_raster(options: dict[str, Any], legend: Legend | None) -> tuple[LabelSource, Legend]:
+def _open_raster(options: dict[str, Any], wanted: _Wanted) -> tuple[LabelSource, Legend]:
     stray = [key for key in VECTOR_ONLY if options.get(key) is not None]
     if stray:
         raise InputError(f"labels from a raster have no option {', '.join(stray)}; it is for vector files")
     own = None if options.get("legend") is None else read_legend(options["legend"])
-    source, own = _codes(options, own, legend)
-    ignored = tuple(_integers(options.get("ignore")))
+    source, own = _codes(options, own, wanted.legend)
+    ignored, unlabelled = tuple(_integers(options.get("ignore"))), frozenset[int]()
     written = None
-    if options.get("colors") is None:
-        written = map_legend(source)
-        own = _own(source, own, legend, ignored)
+    if options.get("colors") is None and _names_count(source, own, wanted.legend):
+        written, unlabelled = map_legend(source), unlabelled_codes(source)
+        own = _own(source, own, wanted, ignored)
     if own is not None:
         ignored = (*ignored, own.ignore)
-    wanted, coding = _matched(own, legend)
-    if legend is None and written is not None:
-        wanted = without(written, ignored)  # for other labels, whose codes it knows
-    wanted, background = _background(options.get("background"), wanted, found=own is not None and legend is None)
+    legend, coding = _matched(own, wanted.legend)
+    if wanted.legend is None and written is not None:
+        legend = without(written, ignored)  # for other labels, whose codes it knows
+    legend, background = _background(
+        options.get("background"), legend, found=own is not None and wanted.legend is None
+    )  # fmt: skip
     known = {code for item in coding.classes for code in item.codes or (item.id,)}
-    ignored = (*ignored, *sorted(unlabelled_codes(source) - known))
-    labels = LabelRaster(source, wanted, coding, ignored, background)
-    return labels, wanted
+    return LabelRaster(source, legend, coding, (*ignored, *sorted(unlabelled - known)), background), legend
 
 
-def _own(source: Source, given: Legend | None, legend: Legend | None, ignored: tuple[int, ...]) -> Legend | None:
+def _names_count(source: Source, own: Legend | None, legend: Legend | None) -> bool:
+    """Whether names in files matter: not where these differ, and the user says what the values of all mean."""
+    coded = legend is not None and any(item.codes for item in legend.classes)
+    told = own is not None or (coded and not is_map(source))
+    return not (told and names_differ(source))
+
+
+def _own(source: Source, given: Legend | None, wanted: _Wanted, ignored: tuple[int, ...]) -> Legend | None:
     """What the values of a raster mean by themselves; None where the legend wanted says it.
 
     Where the legend that is given for it is the one that geoseg wrote into it, its values are ids, and no codes.
     """
     if given is not None:
         return given.of_map() if given == map_legend(source) else given
-    return raster_legend(source, ignore=ignored) if legend is None else _said(source, legend, ignored)
-
-
-def _said(source: Source, legend: Legend, ignored: tuple[int, ...]) -> Legend | None:
-    """What a raster itself calls its codes, where that is to be matched to the legend by name; else None.
-
-    A map that geoseg wrote holds ids of its own legend. What other files say counts where the legend gives no codes of
-    label files, for then nothing else says what theirs mean.
-
-    Raises:
-        LegendError: The raster gives a code of the legend another of the legend's names, and has more classes.
-    """
-    names, ours = said_names(source), map_legend(source) is not None
-    known = {item.name.lower(): item for item in legend.classes}
-    told = {code: name for code, name in names.items() if code not in ignored}
-    shared = {code: known[name.lower()] for code, name in told.items() if name.lower() in known}
-    moved = {code: item for code, item in shared.items() if code not in (item.codes or (item.id,))}
-    if not moved or (any(item.codes for item in legend.classes) and not ours):
-        return None
-    if len(shared) == len(told) and len({item.id for item in shared.values()}) == len(shared):
-        items = [replace(item, codes=(code,)) for code, item in shared.items()]
-        named = {item.id for item in items}
-        # Values without a name stand for what the legend says.
-        items += [item for item in legend.classes if item.id not in named and not told.keys() & _codes_of(item)]
-        taken = {*(item.id for item in items), *(code for item in items for code in _codes_of(item))}
-        return Legend(tuple(items), _free(legend.ignore, taken))
-    code, item = next(iter(moved.items()))
-    raise LegendError(
-        f"{', '.join(paths_in(source)) or 'the label raster'} calls its value {code} {told[code]}, which is "
-        f"{item.id} in the legend, and its classes are not all in the legend ({', '.join(told.values())} against "
-        f"{', '.join(legend.names)}); say what its values mean with {{path: ..., legend: {{...}}}}"
-    )
-
-
-def _codes_of(item: LegendClass) -> set[int]:
-    return set(item.codes or (item.id,))
-
-
-def _free(ignore: int, codes: Iterable[int]) -> int:
-    """The ignore value, where it is no code; else another."""
-    taken = set(codes)
-    free: int = next(value for value in (ignore, 255, 65535, *range(65534, 0, -1)) if value not in taken)
-    return free
+    if wanted.legend is None:
+        return raster_legend(source, ignore=ignored)
+    where = ", ".join(paths_in(source)[:1]) or "the label raster"
+    said = NamedValues(said_names(source), map_legend(source) is not None, where)
+    return said.matched(wanted.legend, ignored=ignored, like_map=wanted.like_map)
 
 
 def _codes(options: dict[str, Any], own: Legend | None, legend: Legend | None) -> tuple[Source, Legend | None]:
@@ -239,32 +227,57 @@ def _one_band(source: Source) -> Source:
 # -- vectors -----------------------------------------------------------------------------------------------------------
 
 
-def _open_vector(path: str, options: dict[str, Any], legend: Legend | None) -> tuple[LabelSource, Legend]:
+def _open_vector(path: str, options: dict[str, Any], wanted: _Wanted) -> tuple[LabelSource, Legend]:
     stray = sorted(set(options) - {*BOTH, *VECTOR_ONLY})
     if stray:
         raise InputError(
             f"labels from a vector file have no option {', '.join(stray)}; known are {', '.join((*BOTH, *VECTOR_ONLY))}"
         )
     own = None if options.get("legend") is None else read_legend(options["legend"])
-    value = options.get("value")
+    value, legend = options.get("value"), wanted.legend
     file = PolygonFile(path, options.get("layer"), crs=_crs_text(options.get("crs")))
     column = None if value is not None else _column(file, options, legend or own)
     if column is None and value is None:
         value = _only_class(legend or own, options.get("background"))
-    names = tuple(name for name in (column, options.get("name_column")) if column and name)
-    file = replace(file, columns=names)
+    if column is not None:
+        file = _with_names(replace(file, columns=(column,)), options.get("name_column"), own or legend)
     ignored = tuple(_listed(options.get("ignore")))
     found = own is None and legend is None
     if found:
         own = Legend.from_names([str(value)]) if column is None else _found_legend(file, ignored)
-    wanted, coding = _matched(own, legend)
-    class_id = None if column is not None else _class_id(value, wanted)
-    wanted, background = _background(options.get("background"), wanted, found=found)
+    elif own is None and legend is not None and len(file.columns) > 1:
+        said = NamedValues(_names_of_codes(file, ignored), column == MAP_IDS, path)
+        own = said.matched(legend, like_map=wanted.like_map)
+    legend, coding = _matched(own, legend)
+    class_id = None if column is not None else _class_id(value, legend)
+    legend, background = _background(options.get("background"), legend, found=found)
     labels = LabelVector(
-        file, wanted, coding, class_id, ignored, background, all_touched=bool(options.get("all_touched", False))
+        file, legend, coding, class_id, ignored, background, all_touched=bool(options.get("all_touched", False))
     )
     class_ids(labels, file.read())
-    return labels, wanted
+    return labels, legend
+
+
+def _with_names(file: PolygonFile, given: str | None, legend: Legend | None) -> PolygonFile:
+    """The file with a column of names beside that of codes: the one given, else that of a map's polygons.
+
+    Raises:
+        LegendError: Polygons of one code have several names, and the legend knows one of them.
+    """
+    column = file.columns[0]
+    if given:
+        return replace(file, columns=(column, str(given)))
+    named = replace(file, columns=(column, MAP_NAMES))
+    if column != MAP_IDS or MAP_NAMES not in file.fields():
+        return file
+    try:
+        _names_of_codes(named, ())
+    except LegendError:
+        classes = set() if legend is None else {name_key(name) for name in legend.names}
+        if classes & {name_key(str(name)) for name in named.read().columns[MAP_NAMES]}:
+            raise
+        return file  # notes, more than a class
+    return named
 
 
 def _column(file: PolygonFile, options: dict[str, Any], legend: Legend | None) -> str | None:
@@ -293,20 +306,34 @@ def _only_class(legend: Legend | None, background: str | int | None) -> str:
 
 def _found_legend(file: PolygonFile, ignored: tuple[int | str, ...]) -> Legend:
     """The legend of what stands in the class column."""
-    columns = [file.read().columns[name] for name in file.columns]
-    labelled = known(columns[0], ignored)
+    values = file.read().columns[file.columns[0]]
+    labelled = known(values, ignored)
     if not labelled.any():
         raise LegendError(f"column {file.columns[0]} of {file.path} names no class")
-    values = columns[0][labelled]
+    values = values[labelled]
     if is_text(values):
         return Legend.from_names(names_in(values))
-    codes = whole_numbers(values)
+    return legend_of_codes(set(whole_numbers(values).tolist()), _names_of_codes(file, ignored))
+
+
+def _names_of_codes(file: PolygonFile, ignored: tuple[int | str, ...]) -> dict[int, str]:
+    """Names of the codes in the first column by what stands in the second; none where the first holds texts.
+
+    Raises:
+        LegendError: A code has two names.
+    """
+    columns = [file.read().columns[name] for name in file.columns]
+    if len(columns) == 1 or is_text(columns[0]):
+        return {}
+    told = known(columns[0], ignored) & known(columns[1].astype(object), ())
     names: dict[int, str] = {}
-    if len(columns) > 1:
-        for code, name in zip(codes.tolist(), map(str, columns[1][labelled]), strict=True):
-            if names.setdefault(code, name.strip()) != name.strip():
-                raise LegendError(f"code {code} of {file.path} is called '{names[code]}' and '{name}'; give a legend")
-    return legend_of_codes(set(codes.tolist()), names)
+    for code, name in zip(whole_numbers(columns[0][told]).tolist(), map(str, columns[1][told]), strict=True):
+        if name_key(names.setdefault(code, name.strip())) != name_key(name):
+            raise LegendError(
+                f"code {code} of {file.path} is called '{names[code]}' and '{name}'; give a legend, or take column: "
+                f"{file.columns[1]}"
+            )
+    return names
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -325,7 +352,7 @@ def _matched(own: Legend | None, legend: Legend | None) -> tuple[Legend, Legend]
         return wanted, wanted
     items = [replace(legend.by_name(item.name), codes=item.codes or (item.id,)) for item in own.classes]
     taken = {*(code for item in items for code in item.codes), *(item.id for item in items)}
-    return legend, Legend(tuple(items), _free(own.ignore, taken))
+    return legend, Legend(tuple(items), free_ignore(own.ignore, taken))
 
 
 def _background(given: str | int | None, legend: Legend, *, found: bool) -> tuple[Legend, int | None]:

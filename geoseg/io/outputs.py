@@ -23,8 +23,7 @@ def check_output(out: str | Path, *, overwrite: bool = False, inputs: Iterable[s
         OutputError: The place cannot be written.
     """
     path = Path(out)
-    if is_among(path, inputs):
-        raise InputError(f"the output {path} is also an input; give the output another name")
+    check_kept(path, inputs)
     if path.is_dir():
         raise OutputError(f"the output {path} is a folder; give a file name in it")
     if (path.exists() or path.is_symlink()) and not overwrite:
@@ -37,6 +36,16 @@ def check_output(out: str | Path, *, overwrite: bool = False, inputs: Iterable[s
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"the folder {folder} cannot be written; choose another, or change its permissions")
     return path
+
+
+def check_kept(out: Path, inputs: Iterable[str | Path]) -> None:
+    """That an output takes the place of no input.
+
+    Raises:
+        InputError: It does.
+    """
+    if is_among(out, inputs):
+        raise InputError(f"the output {out} is also an input; give the output another name")
 
 
 def is_among(path: Path, inputs: Iterable[str | Path]) -> bool:

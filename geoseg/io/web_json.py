@@ -6,11 +6,13 @@ import gzip
 import json
 import logging
 import time
+import zlib
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from geoseg.errors import MissingInputError, ReadError
@@ -28,6 +30,9 @@ TIMEOUT_S = 60
 
 PASSING = (429, 500, 502, 503, 504)
 """Answers of a server that is busy, or being restarted."""
+
+DROPPED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, TimeoutError)
+"""Ends of a connection after which another one may do."""
 
 WAITS_S = (1.0, 3.0, 9.0)
 """Seconds before asking again."""
@@ -54,18 +59,30 @@ def read_json(place: str) -> Document:
         raise ReadError(f"STAC is read from a file or over http and https, got {place}")
     try:
         found, where = _bytes(place)
-        return Document(json.loads(found), where)
     except FileNotFoundError as error:
         raise MissingInputError(f"{place} is not there; needed is a file of STAC JSON") from error
     except HTTPError as error:
-        answer = f"the server answers {error.code} {error.reason}"
+        answer = " ".join(f"the server answers {error.code} {error.reason}".split())
         if error.code == 404:
             raise MissingInputError(f"{place} is not there: {answer}") from error
         raise ReadError(f"{place} cannot be read: {answer}") from error
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, EOFError, zlib.error, ValueError) as error:
         raise ReadError(f"{place} cannot be read: {one_line(error)}") from error
+    return Document(_content(found, place), where)
+
+
+def _content(found: bytes, place: str) -> Any:
+    """What the bytes of JSON hold.
+
+    Raises:
+        ReadError: They are no JSON, or lists within lists without end.
+    """
+    try:
+        return json.loads(found)
     except ValueError as error:
         raise ReadError(f"{place} is no JSON: {one_line(error)}") from error
+    except RecursionError as error:
+        raise ReadError(f"{place} is nested too deeply; needed is a file of STAC JSON") from error
 
 
 def _bytes(place: str) -> tuple[bytes, str]:
@@ -81,18 +98,37 @@ def _bytes(place: str) -> tuple[bytes, str]:
             log.warning("%s: the server answers %d; asking again in %.0f s", unsigned(place), error.code, wait_s)
         except InvalidURL:
             raise
-        except (ConnectionResetError, HTTPException, TimeoutError) as error:
+        except (*DROPPED, HTTPException, URLError) as error:
+            if isinstance(error, URLError) and not isinstance(error.reason, DROPPED):
+                raise
             log.warning("%s: %s; asking again in %.0f s", unsigned(place), one_line(error), wait_s)
         time.sleep(wait_s)
     return _answer(place)
 
 
 def _answer(place: str) -> tuple[bytes, str]:
-    asked = Request(place, headers={"Accept": "application/json, */*", "User-Agent": "geoseg"})  # noqa: S310 (http alone)
+    asked = Request(_in_ascii(place), headers={"Accept": "application/json, */*", "User-Agent": "geoseg"})  # noqa: S310 (http alone)
     moves = _Moves()
-    with build_opener(moves).open(asked, timeout=TIMEOUT_S) as answer:
-        found, where = bytes(answer.read()), str(answer.url) if moves.for_good else place
+    try:
+        with build_opener(moves).open(asked, timeout=TIMEOUT_S) as answer:
+            found, where = bytes(answer.read()), str(answer.url) if moves.for_good else place
+    except HTTPError as error:
+        error.close()
+        raise
     return (gzip.decompress(found) if found.startswith(GZIP) else found), where
+
+
+def _in_ascii(place: str) -> str:
+    """An address as it is sent: a host's letters by IDNA, others by their bytes (RFC 3987, section 3.1).
+
+    >>> _in_ascii("https://host/größe.json?a=%20b"), _in_ascii("https://bücher.example/a")
+    ('https://host/gr%C3%B6%C3%9Fe.json?a=%20b', 'https://xn--bcher-kva.example/a')
+    """
+    if place.isascii():
+        return place
+    host = urlsplit(place).netloc
+    sent = place if host.isascii() else place.replace(host, host.encode("idna").decode(), 1)
+    return "".join(letter if letter.isascii() else quote(letter) for letter in sent)
 
 
 class _Moves(HTTPRedirectHandler):

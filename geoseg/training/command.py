@@ -144,7 +144,7 @@ def parsed(config: str | Path | Mapping[str, Any] | None, args: Sequence[str], o
         given += ["--config", str(config)]
     given = _spelled_args([*given, *_subject(args)])
     if options:
-        given += ["--config", json.dumps(options, default=str)]
+        given += ["--config", json.dumps(_spelled(options), default=str)]
     try:
         with interruptible():
             return FitCLI(given)
@@ -195,6 +195,12 @@ def _spelled_file(path: str) -> str:
         named = yaml.safe_load(Path(path).read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return path  # JSON, or what the parser refuses better
+    if path.lower().endswith(CONFIG_SUFFIXES) and not isinstance(named, Mapping):
+        held = "is empty" if named is None else f"holds {type(named).__name__}"
+        raise InputError(
+            f"the config {path} {held}; needed are keys such as data, model and trainer; configs/landcover.yaml is one "
+            "to start from"
+        )
     short = isinstance(named, Mapping) and isinstance(named.get("model"), str)
     return json.dumps(_spelled(named), default=str) if short else path
 

@@ -28,6 +28,7 @@ from geoseg.data.splits import draw_split
 from geoseg.data.statistics import training_quantiles
 from geoseg.errors import InputError, MissingInputError, OutputError, OutputExistsError
 from geoseg.infer.holding import held
+from geoseg.io.outputs import check_kept
 from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.file import save_model
 from geoseg.models.history import draw_curves
@@ -115,6 +116,7 @@ def run_fit(
         cli = parsed(config, args, options)
         with held(cli.folder / MODEL_NAME) if is_first_process() else nullcontext():
             _check_folder(cli.folder, resume=cli.config.resume, overwrite=cli.config.overwrite)
+            check_kept(cli.folder / MODEL_NAME, [cli.model.init_from] if cli.model.init_from else [])
             if cli.config.resume:
                 check_begun(cli.folder, _dumped(cli), cli.config)
             try:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 import geoseg
+from geoseg.cli import main
 from geoseg.errors import InputError, LegendError
 from geoseg.io.geotiff import write_raster
 from geoseg.io.labels import open_labels
@@ -188,3 +189,204 @@ def test_values_without_a_name_stand_for_what_the_legend_says(write_tif):
     assert read(path, legend=Legend.from_dict({0: "other", 1: "forest", 2: "water"}))[0] == [0, 2, 1, 1]
     high = Legend.from_dict({"classes": {255: "water", 1: "forest"}, "ignore": 0})
     assert read(path, legend=high)[0] == [-1, 255, 1, 1]
+
+
+# -- several files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def named(write_tif):
+    """Writes two pixels of codes at a column, with names of the values from 0 on."""
+
+    def write(name, codes, names, *, col=0, **profile):
+        path = write_tif(name, np.array([codes], "uint8"), affine=PLACE @ Affine.translation(col, 0), **profile)
+        listed = "".join(f"<Category>{text}</Category>" for text in names)
+        Path(f"{path}.aux.xml").write_text(
+            f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{listed}</CategoryNames></PAMRasterBand></PAMDataset>'
+        )
+        return path
+
+    return write
+
+
+def test_a_mosaic_has_the_names_of_all_its_files(named, write_tif):
+    first = named("a.tif", [1, 2], ["", "water", "Bare_soil"], nodata=0)
+    second = named("b.tif", [2, 3], ["no data", "", "bare soil", "road"], col=2, nodata=0)
+    assert read([first, second])[1].names == ("water", "Bare_soil", "road")
+    wanted = Legend.from_dict({1: "road", 2: "water", 3: "bare soil"})
+    assert read([first, second], legend=wanted)[0] == [2, 3, 3, 1]
+    silent = write_tif("c.tif", np.array([[2, 9]], "uint8"), affine=PLACE @ Affine.translation(2, 0))
+    ids, legend = read([first, silent])
+    assert (ids, legend.names) == ([1, 2, 2, 9], ("water", "Bare_soil", "class 9"))
+
+
+@pytest.mark.parametrize("names", [["", "forest", "water"], ["", "water", "unlabelled"]])
+@pytest.mark.parametrize("wanted", [None, Legend.from_dict({1: "water", 2: "forest"})])
+def test_files_of_a_mosaic_that_name_their_values_unlike_are_refused(named, names, wanted):
+    first, second = named("a.tif", [1, 2], ["", "water", "forest"]), named("b.tif", [1, 2], names, col=2)
+    with pytest.raises(LegendError, match=r"a\.tif calls its value \d \w+, .*b\.tif calls it \w+; .*layers") as told:
+        read([first, second], legend=wanted)
+    assert "\n" not in str(told.value)
+
+
+def test_layers_and_a_legend_go_where_files_name_their_values_unlike(named):
+    first, second = (
+        named("a.tif", [1, 2], ["", "water", "forest"]),
+        named("b.tif", [1, 2], ["", "forest", "sea"], col=2),
+    )
+    wanted = Legend.from_dict({4: "forest", 5: "water", 6: "sea"})
+    assert read({"layers": [first, second]}, legend=wanted)[0] == [5, 4, 4, 6]
+    own = {"mosaic": [first, second], "legend": {1: "water", 2: "forest"}}
+    assert read(own, legend=wanted)[0] == [5, 4, 5, 4]
+    coded = Legend.from_dict({7: {"name": "wet", "codes": [1]}, 8: {"name": "dry", "codes": [2]}})
+    assert read([first, second], legend=coded)[0] == [7, 8, 7, 8]
+
+
+def test_a_mosaic_of_maps_has_the_classes_of_all(write_map, tmp_path):
+    def write(name, ids, legend, col):
+        raster = Raster(np.array([[ids]], "uint8"), np.ones((1, 2), bool), ROW[:, col : col + 2], ("class",))
+        return str(write_raster(raster, tmp_path / name, legend=Legend.from_dict(legend)))
+
+    west = write("west.tif", [1, 2], {1: {"name": "water", "codes": [2]}, 2: {"name": "forest", "codes": [1]}}, 0)
+    east = write("east.tif", [2, 3], {2: "Forest", 3: "road"}, 2)
+    assert read([west, east])[1].names == ("water", "forest", "road")
+    wanted = Legend.from_dict({1: "forest", 2: "road", 3: "water"})
+    assert read([west, east], legend=wanted)[0] == [3, 1, 1, 2]
+    moved = write("moved.tif", [3, 3], {3: "water"}, 2)
+    with pytest.raises(LegendError, match=r"west.tif calls its value 1 water, .*moved.tif its value 3"):
+        read([west, moved])
+
+
+def test_the_band_that_is_chosen_has_its_own_names(named):
+    names = (
+        "<PAMRasterBand band='2'><CategoryNames><Category/><Category>water</Category></CategoryNames></PAMRasterBand>"
+    )
+    paths = [named(f"{col}.tif", [1, 1], ["", "sand"], col=col) for col in (0, 2)]
+    for path in paths:
+        with rasterio.open(path) as file:
+            profile = file.profile | {"count": 2}
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(np.ones((2, 1, 2), "uint8"))
+        Path(f"{path}.aux.xml").write_text(f"<PAMDataset>{names}</PAMDataset>")
+    assert read({"mosaic": paths, "select": [2]})[1].names == ("water",)
+
+
+# -- polygons ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write_boxes(tmp_path):
+    """Writes a pixel of ROW for each row of a table."""
+
+    def write(name, **columns):
+        places = gpd.points_from_xy([500_005, 500_015, 500_025, 500_035], [4_199_995] * 4).buffer(4, cap_style="square")
+        count = len(next(iter(columns.values())))
+        gpd.GeoDataFrame(columns, geometry=places[:count], crs="EPSG:32612").to_file(tmp_path / name)
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.mark.parametrize("column", ["class_id", "class_name"])
+def test_polygons_of_a_map_hold_its_classes_whatever_codes_its_legend_has(write_map, column, tmp_path):
+    path = write_map("map.tif", [1, 2, 2, 1], CODED)
+    polygons = str(geoseg.vectorize(path, out=tmp_path / "map.gpkg"))
+    assert geoseg.assess(path, reference=polygons, column=column).accuracy.overall == 1
+    assert read({"path": polygons, "column": column}, legend=CODED)[0] == [1, 2, 2, 1]
+    assert read({"path": polygons, "column": "class_id"})[1].names == ("water", "forest")
+
+
+def test_polygons_of_another_map_are_matched_by_name(write_boxes):
+    path = write_boxes("other.gpkg", class_id=[5, 1, 1, 5], class_name=["water", "Forest", "forest ", "water"])
+    wanted = Legend.from_dict({1: "water", 5: "forest"})
+    assert read({"path": path, "column": "class_id"}, legend=wanted)[0] == [1, 5, 5, 1]
+    edited = write_boxes("edited.gpkg", class_id=[1, 1], class_name=["water", "forest"])
+    with pytest.raises(LegendError, match=r"code 1 of .* is called 'water' and 'forest'; .*column: class_name"):
+        read({"path": edited, "column": "class_id"}, legend=wanted)
+
+
+def test_polygons_that_call_numbers_by_other_names_are_refused(write_map, write_boxes):
+    mine = write_map("mine.tif", [1, 2, 2, 1], Legend.from_dict({1: "water", 2: "forest"}))
+    tundra = write_boxes("tundra.gpkg", class_id=[1, 2], class_name=["water", "tundra"])
+    with pytest.raises(LegendError, match=r"value 2 is forest in the map, and tundra in .*tundra.gpkg; .*legend"):
+        geoseg.assess(mine, reference=tundra, column="class_id")
+    said = {"path": tundra, "column": "class_id", "legend": {1: "water", 2: "forest"}}
+    assert geoseg.assess(mine, reference=said).accuracy.overall == 1
+    swapped = write_boxes("swapped.gpkg", class_id=[1, 2, 3], class_name=["forest", "water", "tundra"])
+    with pytest.raises(LegendError, match=r"calls its value 1 forest, which is 2 in the legend"):
+        read({"path": swapped, "column": "class_id"}, legend=Legend.from_dict({1: "water", 2: "forest"}))
+
+
+def test_codes_of_polygons_without_names_of_classes_are_codes(write_boxes):
+    plain = write_boxes("plain.gpkg", class_id=[2, 1, 41])
+    notes = write_boxes("notes.gpkg", class_id=[2, 2, 41], class_name=["a pond", "a lake", "firs"])
+    unnamed = write_boxes("unnamed.gpkg", class_id=[2, 1, 41], class_name=["class 2", "class 1", None])
+    found = [read({"path": path, "column": "class_id"}, legend=CODED)[0] for path in (plain, notes, unnamed)]
+    assert found == [[1, 2, 2, -1], [1, 1, 2, -1], [1, 2, 2, -1]]
+    assert read({"path": notes, "column": "class_id"})[1].names == ("class 2", "class 41")
+
+
+@pytest.mark.parametrize("ignore", [[99], ["99"], 99])
+@pytest.mark.parametrize("values", [["1", "99", "2"], [1, 99, 2], [1.0, 99.0, None]])
+def test_ignored_classes_are_numbers_or_texts_in_any_column(write_boxes, ignore, values):
+    path = write_boxes("labels.gpkg", kind=values)
+    ids, legend = read({"path": path, "ignore": ignore})
+    assert ids[1] == -1
+    assert "99" not in " ".join(legend.names)
+
+
+# -- a map and its reference -------------------------------------------------------------------------------------------
+
+
+def test_other_classes_of_one_number_are_not_compared(write_map, named):
+    mine = write_map("mine.tif", [1, 2, 2, 1], Legend.from_dict({1: "water", 2: "forest"}))
+    tundra = write_map("tundra.tif", [1, 2, 2, 1], Legend.from_dict({1: "water", 2: "tundra"}))
+    with pytest.raises(LegendError, match=r"value 2 is forest in the map, and tundra in .*tundra.tif"):
+        geoseg.assess(mine, reference=tundra)
+    with pytest.raises(LegendError, match="value 2 is forest in the map, and grass"):
+        geoseg.assess(mine, reference={"layers": [named("grass.tif", [1, 2], ["", "water", "grass"])]})
+    said = {"path": tundra, "legend": {1: "water", 2: "forest"}}
+    assert geoseg.assess(mine, reference=said).accuracy.overall == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["", "WATER", "Bare_Soil "], ["", "", "bare soil"], [], ["unclassified", "water", "bare soil", "road"],
+     ["", "class 1", "class 2"]],
+)  # fmt: skip
+def test_names_that_do_not_contradict_the_map_are_fine(write_map, named, names):
+    mine = write_map("mine.tif", [1, 2, 2, 1], Legend.from_dict({1: "water", 2: "bare soil"}))
+    assert geoseg.assess(mine, reference=named("labels.tif", [1, 2, 2, 1], names)).accuracy.overall == 1
+
+
+def test_codes_of_the_maps_legend_win_over_other_names_of_a_label_file(write_map, named):
+    mine = write_map("mine.tif", [1, 2, 2, 1], CODED)
+    labels = named("labels.tif", [2, 1, 1, 2], ["", "Evergreen forest", "Open water"])
+    assert geoseg.assess(mine, reference=labels).accuracy.overall == 1
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_a_map_without_names_is_compared_by_number_with_classes_that_it_lacks(write_tif, write_boxes, vector):
+    path = write_tif("map.tif", np.array([[1, 2, 2, 1]], "uint8"), nodata=0)
+    truth = [1, 2, 3, 41]
+    reference = (
+        write_boxes("r.gpkg", kind=truth) if vector else write_tif("r.tif", np.array([truth], "uint8"), nodata=0)
+    )
+    found = geoseg.assess(path, reference=reference).accuracy
+    assert found.confusion.legend.ids.tolist() == [1, 2, 3, 41]
+    assert found.confusion.matrix.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]]
+
+
+def test_what_shares_no_number_or_has_names_alone_is_not_compared_by_number(write_tif, write_boxes):
+    path = write_tif("percent.tif", np.array([[20, 55, 70, 99]], "uint8"))
+    with pytest.raises(LegendError, match="not in the legend"):
+        geoseg.assess(path, reference=write_tif("r.tif", np.array([[1, 2, 2, 1]], "uint8")))
+    with pytest.raises(LegendError, match="class 'forest' is not in the legend"):
+        geoseg.assess(path, reference=write_boxes("r.gpkg", kind=["forest", "water"]))
+
+
+def test_a_band_of_a_map_is_chosen(write_tif):
+    path = write_tif("map.tif", np.array([[[9, 9, 9, 9]], [[1, 2, 2, 1]]], "uint8"), names=("sure", "class"))
+    reference = write_tif("r.tif", np.array([[1, 2, 2, 1]], "uint8"))
+    assert geoseg.assess(path, reference=reference, band="class").accuracy.overall == 1
+    assert main(["assess", path, "--reference", reference, "--band", "2"]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from email.utils import formatdate
+from http.client import HTTPConnection
 
 import pytest
 
@@ -65,3 +66,51 @@ def test_an_address_that_is_none_is_told_at_once(waited):
     with pytest.raises(ReadError, match="cannot be read"):
         read_json("http://127.0.0.1:9/a b.json")
     assert not waited
+
+
+@pytest.mark.parametrize("end", [ConnectionResetError("reset by peer"), TimeoutError("timed out")])
+def test_a_server_that_drops_a_connection_while_it_is_made_is_asked_again(answering, waited, monkeypatch, end):
+    ends, connect = [end], HTTPConnection.connect
+
+    def dropped(connection: HTTPConnection) -> None:
+        if ends:
+            raise ends.pop()
+        connect(connection)
+
+    monkeypatch.setattr(HTTPConnection, "connect", dropped)
+    assert read_json(answering(GOOD)).content == {"a": 1}
+    assert waited == [1.0]
+
+
+def test_nobody_there_is_told_at_once(waited):
+    with pytest.raises(ReadError, match="cannot be read: .*refused"):
+        read_json("http://127.0.0.1:9/a.json")
+    assert not waited
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        gzip.compress(GOOD[2], mtime=0)[:-6],
+        gzip.compress(GOOD[2], mtime=0)[:12] + b"\xff" * 20,
+        web_json.GZIP + b"no such method",
+        b"[" * 100_000,
+        b"<html>",
+    ],
+    ids=["cut off", "overwritten", "unknown method", "deep", "html"],
+)
+def test_an_answer_that_is_damaged_or_no_json_is_one_line(answering, body):
+    with pytest.raises(ReadError, match=r"c\.json (cannot be read|is no JSON|is nested too deeply)") as told:
+        read_json(answering((200, {}, body)) + "/c.json")
+    assert "\n" not in str(told.value)
+
+
+def test_a_server_that_hands_on_to_itself_is_one_line(answering):
+    with pytest.raises(ReadError, match=r"the server answers 302 .*infinite loop") as told:
+        read_json(answering((302, {"Location": "/a.json"}, b"")))
+    assert "\n" not in str(told.value)
+
+
+def test_letters_of_any_script_are_sent_as_bytes(answering):
+    assert read_json(answering(GOOD) + "/größe/каталог.json?a=%20ü").content == {"a": 1}
+    assert web_json._in_ascii("http://bücher.example/ü?q=%20") == "http://xn--bcher-kva.example/%C3%BC?q=%20"

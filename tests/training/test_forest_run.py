@@ -14,6 +14,7 @@ import geoseg
 from geoseg.cli import main
 from geoseg.errors import InputError
 from geoseg.models.card import read_card
+from geoseg.training.command import parsed
 from geoseg.training.run import run_fit
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -78,3 +79,17 @@ def test_a_baseline_is_named_in_one_word_on_the_command_line(config, args):
 def test_a_forest_grows_in_one_process(config):
     with pytest.raises(InputError, match="random_forest has no option depth"):
         run_fit({**config, "model": {"decoder": "random_forest", "options": {"depth": 3}}})
+
+
+def test_a_model_is_named_in_one_word_wherever_it_stands(config):
+    with pytest.raises(InputError, match="trainer does not accept|Group 'trainer'"):
+        run_fit({**config, "trainer": {"no_such_key": 1}}, model="random_forest")
+    assert parsed(config, [], {"model": "random_forest"}).model.decoder == "random_forest"
+
+
+def test_a_run_never_replaces_the_model_that_it_begins_from(config):
+    (model := Path("runs/baseline/model.safetensors")).parent.mkdir(parents=True)
+    model.write_bytes(b"precious")
+    with pytest.raises(InputError, match=r"the output runs/baseline/model.safetensors is also an input"):
+        run_fit(config, model={"init_from": str(model.absolute())}, overwrite=True)
+    assert model.read_bytes() == b"precious"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from geoseg.data.doors.chip_files import chip_files, looked_up, some, split_lines
 from geoseg.data.doors.masks import PLACELESS, MaskOnImage, handed_down, without_suffix
 from geoseg.errors import InputError, MissingInputError
+from geoseg.io.clouds import by_nearest
 from geoseg.io.combine import BandStack
 from geoseg.io.facts import Facts
 from geoseg.io.gdal import GdalSource
@@ -86,6 +87,10 @@ class ChipMask(MaskOnImage):
     def nodata(self) -> float | None:
         """The value that was said to be no class."""
         return self.source.nodata
+
+    def nearest(self, codes: range | None = None) -> ChipMask:
+        """The mask with its file's values read as `geoseg.io.clouds.by_nearest` does."""
+        return replace(self, source=cast("GdalSource", by_nearest(self.source, codes=codes)))
 
 
 def chip_scenes(spec: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -285,6 +285,24 @@ def test_masks_in_colours_are_read_as_classes(tmp_path, where):
     assert (other.read(labels.geobox).pixels[0] == np.array([12, 11, 13, 9, 4, 255])[numbers]).all()
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # the test writes such files
+@pytest.mark.parametrize(("suffix", "where"), [("png", "file"), ("png", "option"), ("tif", "file"), ("tif", "option")])
+def test_of_masks_in_colours_a_colour_is_nodata_and_no_channel(tmp_path, suffix, where):
+    colors = np.array([[255, 0, 0], [0, 255, 0], [9, 0, 0], [0, 0, 0]], np.uint8)[np.arange(12).reshape(3, 4) % 4]
+    picture(tmp_path / "images/a.png", image_of(0, 3, 4))
+    (tmp_path / "masks").mkdir()
+    profile = {"driver": {"png": "PNG", "tif": "GTiff"}[suffix], "count": 3, "height": 3, "width": 4, "dtype": "uint8"}
+    with rasterio.open(tmp_path / f"masks/a.{suffix}", "w", nodata=0 if where == "file" else None, **profile) as file:
+        file.write(colors.transpose(2, 0, 1))
+    told = {"path": str(tmp_path / "masks"), "colors": {"#ff0000": "roof", "#00ff00": "tree", "other": "rest"}}
+    told |= {"nodata": 0} if where == "option" else {}
+    (scene,) = expand_scenes([{"chips": {"images": str(tmp_path / "images"), "labels": told}}])
+    labels, legend = open_labels(scene["labels"])
+    found = labels.read(labels.geobox)
+    assert found.pixels[0].tolist() == [[1, 2, 3, legend.ignore]] * 3
+    assert found.valid.tolist() == [[True, True, True, False]] * 3
+
+
 def test_an_unknown_colour_is_refused_with_its_count_unless_the_others_are_named(tmp_path):
     pixels = potsdam(np.zeros((4, 5), int))
     pixels[0, :3] = (1, 2, 3)

@@ -1,0 +1,236 @@
+"""What rasters say of their values: names, colours and the legend of a map, in a file or beside it; of all members."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import rasterio.shutil
+
+from geoseg.errors import LegendError
+from geoseg.io.cog import LEGEND_TAG
+from geoseg.io.combine import Mosaic
+from geoseg.io.handles import GDAL_ERRORS, dataset, gdal, one_line, unplaced_is_fine
+from geoseg.io.pam import BandNotes, band_notes
+from geoseg.io.protocol import Source
+from geoseg.io.xarray_source import XarraySource
+from geoseg.legend import Legend, LegendClass, default_color
+
+logger = logging.getLogger(__name__)
+
+# What programs call pixels that nobody has labelled: no class, whatever their code.
+UNLABELLED = re.compile(r"(unclassified|unlabell?ed|no ?data|masked pixels|background/no ?data)", re.IGNORECASE)
+NO_CLASS = ""
+UNNAMED = re.compile(r"class -?\d+", re.IGNORECASE)
+"""How geoseg calls a value that nobody has named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Says:
+    """What a raster says of its values.
+
+    Attributes:
+        notes: Names and colours that programs wrote beside it.
+        written: The legend that geoseg wrote into it.
+        nodata: Its nodata; of several files None where it is not the same.
+        name: The file.
+        silent: Whether one of several files gives no names.
+    """
+
+    notes: BandNotes = BandNotes()  # noqa: RUF009 - frozen
+    written: Legend | None = None
+    nodata: float | None = None
+    name: str = ""
+    silent: bool = False
+
+    @property
+    def names(self) -> dict[int, str]:
+        """All names of values that are not nodata."""
+        if self.written is not None:
+            return {item.id: item.name for item in self.written.classes}
+        return {code: name for code, name in counted(self.notes).items() if code != whole_number(self.nodata)}
+
+
+def source_says(source: Source) -> Says:
+    """What all files of a source, or a cube's flags, say of its values.
+
+    Raises:
+        LegendError: Two files name their values unlike.
+    """
+    said = [_leaf_says(leaf) for leaf in _leaves(source)]
+    return _together(said) if said else Says()
+
+
+def is_map(source: Source) -> bool:
+    """Whether geoseg wrote a file of a source as a map."""
+    return any(_leaf_says(leaf).written is not None for leaf in _leaves(source))
+
+
+def names_differ(source: Source) -> bool:
+    """Whether two files of a source name their values unlike."""
+    try:
+        source_says(source)
+    except LegendError:
+        return True
+    return False
+
+
+def name_key(name: str) -> str:
+    """What two spellings of one name have in common; all names of what is no class are one.
+
+    >>> name_key("Bare_Soil ") == name_key("bare soil"), name_key("unlabelled") == name_key("No data")
+    (True, True)
+    """
+    plain = " ".join(name.lower().replace("_", " ").split())
+    return NO_CLASS if UNLABELLED.fullmatch(plain) else plain
+
+
+def _leaves(source: Any) -> Iterator[Any]:
+    """The rasters that codes are read from: of a mosaic all, of a stack the first."""
+    members, inner = getattr(source, "members", ()), getattr(source, "source", None)
+    if isinstance(source, XarraySource) or isinstance(getattr(source, "path", None), str):
+        yield source
+    elif members:
+        for member in members if isinstance(source, Mosaic) else members[:1]:
+            yield from _leaves(member)
+    elif inner is not None:
+        yield from _leaves(inner)
+
+
+def _leaf_says(leaf: Any) -> Says:
+    if isinstance(leaf, XarraySource):
+        return Says(BandNotes(names=leaf.cube.flags), nodata=next(iter(leaf.cube.pieces[0].nodata), None))
+    facts, given = getattr(leaf, "facts", None), getattr(leaf, "nodata", None)
+    said = _file_says(leaf.path, int(facts.bands[0].index) if facts is not None and facts.bands else 1)
+    return said if given is None else replace(said, nodata=given)
+
+
+def _together(said: list[Says]) -> Says:
+    """What several files say, of which each value has one name.
+
+    Raises:
+        LegendError: A value has two names, or a class of maps two values.
+    """
+    first = said[0]
+    if all((each.notes, each.written, each.nodata) == (first.notes, first.written, first.nodata) for each in said):
+        return first
+    names, silent = _agreed(said), any(not each.names for each in said)
+    nodata = first.nodata if len({each.nodata for each in said}) == 1 else None
+    colors = {code: color for each in reversed(said) for code, color in each.notes.colors.items()}
+    written = [each.written for each in said if each.written is not None]
+    if not written:
+        return Says(BandNotes(names, colors), None, nodata, first.name, silent)
+    return Says(BandNotes(), _joined(written, names), nodata, first.name)
+
+
+def _joined(written: list[Legend], names: Mapping[int, str]) -> Legend:
+    """The classes of maps of one region each, and those that `names` add to them; with codes where all are alike."""
+    items = {item.id: replace(item, codes=()) for legend in reversed(written) for item in legend.classes}
+    added = {code: name for code, name in names.items() if code not in items and 0 <= code <= 65534}
+    if not added and all(legend == written[0] for legend in written):
+        return written[0]
+    more = [LegendClass(code, name, default_color(name, k)) for k, (code, name) in enumerate(added.items())]
+    return Legend((*items.values(), *(item for item in more if name_key(item.name) != NO_CLASS)))
+
+
+def _agreed(said: list[Says]) -> dict[int, str]:
+    """Names by value.
+
+    Raises:
+        LegendError: Two files differ.
+    """
+    ours = any(each.written is not None for each in said)
+    by_code: dict[int, tuple[str, str]] = {}
+    by_name: dict[str, tuple[int, str]] = {}
+    for each in said:
+        for code, name in each.names.items():
+            other, where = by_code.get(code, (name, each.name))
+            if code not in by_code or UNNAMED.fullmatch(other):
+                by_code[code] = name, each.name
+            elif not UNNAMED.fullmatch(name) and name_key(other) != name_key(name):
+                raise _unlike(f"{where} calls its value {code} {other}, {each.name} calls it {name}")
+            value, where = by_name.setdefault(name_key(name), (code, each.name))
+            if ours and value != code and name_key(name) != NO_CLASS:
+                raise _unlike(f"{where} calls its value {value} {name}, {each.name} its value {code}")
+    return {code: name for code, (name, _) in by_code.items()}
+
+
+def _unlike(what: str) -> LegendError:
+    return LegendError(
+        f"{what}; lay them on top of each other with {{layers: [...]}}, which goes by names, or say what the values of "
+        "all mean with {mosaic: [...], legend: {...}}"
+    )
+
+
+def counted(notes: BandNotes) -> Mapping[int, str]:
+    """The names, without those of values of which the table counts no pixel."""
+    if not any(notes.counts.values()):
+        return notes.names
+    return {code: name for code, name in notes.names.items() if notes.counts.get(code)}
+
+
+def whole_number(nodata: float | None) -> int | None:
+    """A nodata value that a code may have."""
+    return None if nodata is None or not np.isfinite(nodata) or nodata != int(nodata) else int(nodata)
+
+
+def _file_says(path: str, band: int) -> Says:
+    """As `_read_says`, once for a file on disk as long as it stays the same, with what lies beside it."""
+    try:
+        stats = [os.stat(name) for name in (path, f"{path}.aux.xml") if os.path.exists(name)]  # noqa: PTH110, PTH116
+    except (OSError, ValueError):
+        stats = []
+    stamp = tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+    return _kept_says(path, band, stamp) if stamp else _read_says(path, band)
+
+
+@lru_cache(maxsize=4096)
+def _kept_says(path: str, band: int, _: tuple[Any, ...]) -> Says:
+    return _read_says(path, band)
+
+
+def _read_says(path: str, band: int) -> Says:
+    """What a raster says of its values, the legend that geoseg wrote into it, and its nodata."""
+    with gdal(path):
+        opened = dataset(path)
+        nodata, tag = opened.nodatavals[band - 1], opened.tags().get(LEGEND_TAG)
+        if tag:
+            return Says(BandNotes(), _written(tag, path), nodata, path)
+        return Says(_notes(path, band), None, nodata, path)
+
+
+def _written(tag: str, path: str) -> Legend | None:
+    try:
+        return Legend.from_dict(json.loads(tag))
+    except (ValueError, TypeError) as error:
+        logger.warning("%s has a tag %s that is no legend (%s); it is not used", path, LEGEND_TAG, error)
+        return None
+
+
+def _notes(path: str, band: int) -> BandNotes:
+    """Category names, attribute table and colours of a band, through GDAL's own reading of any format.
+
+    rasterio has no call for names and tables. A virtual raster of the file lists them all.
+    """
+    name = f"/vsimem/{uuid.uuid4().hex}.vrt"
+    try:
+        rasterio.shutil.copy(path, name, driver="VRT")
+        with unplaced_is_fine(), rasterio.open(name) as virtual:
+            text = virtual.tags(ns="xml:VRT")["xml:VRT"]
+    except (*GDAL_ERRORS, KeyError) as error:
+        logger.info("%s: class names and colours cannot be read (%s)", path, one_line(error))
+        return BandNotes()
+    finally:
+        if rasterio.shutil.exists(name):
+            rasterio.shutil.delete(name)
+    element = ET.fromstring(text).find(f"VRTRasterBand[@band='{band}']")  # noqa: S314 - GDAL wrote it
+    return BandNotes() if element is None else band_notes(element)

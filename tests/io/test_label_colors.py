@@ -1,0 +1,58 @@
+"""Labels drawn in colours, in several files: each has its own nodata and its own colour table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from geoseg.errors import LegendError
+from geoseg.io.labels import open_labels
+
+UTM = Affine(10, 0, 500_000, 0, -10, 4_200_000)
+PATCH = GeoBox((1, 6), UTM, "EPSG:32612")
+TABLE = {"#ff0000": "roof", "other": "rest"}
+
+
+def colored(write_tif, name, colors, *, col=0, **profile):
+    pixels = np.array(colors, "uint8").T[:, None]
+    return write_tif(name, pixels, affine=UTM @ Affine.translation(col, 0), **profile)
+
+
+def test_files_of_a_mosaic_have_their_own_colour_of_nodata(write_tif):
+    black, white, red, grey = [0, 0, 0], [255, 255, 255], [255, 0, 0], [9, 9, 9]
+    first = colored(write_tif, "a.tif", [red, black, grey, black], nodata=0)
+    second = colored(write_tif, "b.tif", [red, red, white, black], col=2, nodata=255)
+    labels, legend = open_labels({"mosaic": [first, second], "colors": TABLE})
+    found, (roof, rest) = labels.read(PATCH), (legend.by_name(name).id for name in TABLE.values())
+    assert found.valid[0].tolist() == [True, False, True, True, False, True]
+    assert found.pixels[0][found.valid].tolist() == [roof, rest, roof, rest]
+    named, _ = open_labels({"mosaic": [first, second], "colors": {**TABLE, "#000000": "rest"}})
+    assert named.read(PATCH).valid[0].tolist() == [True, True, True, True, False, True]
+
+
+def test_files_of_a_mosaic_have_their_own_colour_table(write_tif):
+    paths = []
+    for name, col, red in (("a.tif", 0, 1), ("b.tif", 2, 2)):
+        paths.append(write_tif(name, np.array([[1, 2]], "uint8"), affine=UTM @ Affine.translation(col, 0)))
+        with rasterio.open(paths[-1], "r+") as file:
+            file.write_colormap(1, {1: (0, 0, 9), 2: (0, 0, 9), red: (255, 0, 0)})
+    labels, _ = open_labels({"mosaic": paths, "colors": {"#ff0000": "roof", "#000009": "rest"}})
+    assert labels.read(labels.geobox).pixels[0].tolist() == [[1, 2, 2, 1]]
+
+
+def test_an_unknown_colour_in_a_mosaic_is_told_with_its_file(write_tif):
+    first = colored(write_tif, "a.tif", [[255, 0, 0]] * 2)
+    second = colored(write_tif, "b.tif", [[1, 2, 3]] * 2, col=2)
+    labels, _ = open_labels({"mosaic": [first, second], "colors": {"#ff0000": "roof"}})
+    with pytest.raises(LegendError, match=r"b\.tif has colours that are no class: #010203 \(2 pixels\)"):
+        labels.read(labels.geobox)
+
+
+def test_three_files_of_a_band_each_have_a_colour_of_nodata(write_tif):
+    colors = np.array([[255, 0, 0], [0, 0, 0], [9, 0, 0]], "uint8").T
+    paths = [write_tif(f"{band}.tif", colors[band][None], nodata=0) for band in range(3)]
+    labels, _ = open_labels({"stack": paths, "bands": ["red", "green", "blue"], "colors": TABLE})
+    assert labels.read(labels.geobox).valid[0].tolist() == [True, False, True]
