@@ -115,15 +115,16 @@ def _placed(polygons: Polygons, geobox: GeoBox, *, slack: int) -> tuple[NDArray[
 
 def _shifts(polygons: Polygons, geobox: GeoBox) -> list[float]:
     """What is added to longitudes: nothing, and a turn where the grid or the polygons count beyond half of one."""
-    turn, crs = turn_of(geobox.crs), polygons.crs
-    if turn is None:
+    world, crs = None if geobox.crs is None else world_of(geobox.crs), polygons.crs
+    if world is None:
         return [0.0]
+    turn = world.turn
     rows, cols = geobox.shape
     corners = [(geobox.affine @ corner)[0] for corner in ((0, 0), (cols, 0), (0, rows), (cols, rows))]
-    west, east = -turn / 2, turn / 2
+    west, east = world.left, world.right
     if same_crs(crs, geobox.crs):
         west, _, east, _ = polygons.bounds
-    elif own := turn_of(crs):
+    elif (own := turn_of(crs)) and turn_of(geobox.crs):
         # Polygons on another datum may keep on counting beyond half a turn.
         west, east = min(west, polygons.bounds[0] * turn / own), max(east, polygons.bounds[2] * turn / own)
     return [0.0, *(by for by in (turn, -turn) if west + by < max(corners) and east + by > min(corners))]
@@ -132,7 +133,7 @@ def _shifts(polygons: Polygons, geobox: GeoBox) -> list[float]:
 def _placed_after(
     polygons: Polygons, geobox: GeoBox, shift: float, *, slack: int
 ) -> tuple[NDArray[np.int64], Geometries]:
-    """As `_placed`, of polygons whose longitudes have `shift` added on a grid in degrees."""
+    """As `_placed`, of polygons whose longitudes have `shift` added, in units of the grid's CRS."""
     crs, target = polygons.crs, geobox.crs
     back = GeoBox(geobox.shape, Affine.translation(-shift, 0) @ geobox.affine, target) if shift else geobox
     found, shapes = [], []

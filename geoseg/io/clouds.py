@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import groupby
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError
-from geoseg.io.combine import BandStack, Mosaic, Picked, pick
-from geoseg.io.gdal import GdalSource
-from geoseg.io.grids import aligned, crop, shrink
+from geoseg.io.combine import BandStack, Mosaic, Picked, pick, resampled, resamplings
+from geoseg.io.gdal import GdalSource, is_code, thinned_inside
+from geoseg.io.grids import Lattice, aligned, crop, shrink
 from geoseg.io.mask_rules import MASKS, MaskRule, MaskSpec, rule_of
 from geoseg.io.protocol import Source
+from geoseg.io.resample import Patch, cut_up, read_onto, resampling_named, thin_pick
+from geoseg.io.stamps import paths_in
 from geoseg.io.xarray_source import XarraySource
 from geoseg.raster import Raster
 from geoseg.tiling import Window
@@ -28,20 +31,27 @@ NO_NODATA = 1e30
 ANY_CODE = range(-(1 << 31), 1 << 32)
 """A nodata value that no code has."""
 
+MASKED_SAMPLES = 1 << 21
+"""Samples that are masked at once before they are thinned."""
+
 
 @dataclass(frozen=True)
 class Masked:
     """An image whose pixels are valid only where a mask says so.
 
+    The mask lies on the image's own pixels, so that what it hides has no share in means and interpolated values.
+
     Attributes:
-        source: The image.
+        source: The image. Of one that does not say how its values are taken on other grids, what is read is masked.
         mask: One band of codes, on any grid; where it has no value, the image is not valid.
         rule: Which codes hide the ground.
+        grid: The grid whose pixels `grow_px` of the rule counts; None takes the image's.
     """
 
     source: Source
     mask: Source
     rule: MaskRule
+    grid: GeoBox | None = None
 
     @property
     def geobox(self) -> GeoBox:
@@ -65,9 +75,75 @@ class Masked:
             ReadError: A file cannot be read there.
             GridError: One of the grids has no CRS and they are not one grid.
         """
+        if self._parted is not None:
+            return self._parted.read(geobox)
+        ways = resamplings(self.source)
+        if len(ways) != 1:
+            found = self._seen(geobox)
+        else:
+            found = read_onto(
+                self.geobox,
+                geobox,
+                partial(self._read_lattice, resampling=min(ways)),
+                resampling=min(ways),
+                count=len(self.bands),
+                dtype=self.dtype,
+                name="the masked image",
+            )
+        return Raster(found.pixels, found.valid, geobox, self.bands)
+
+    @cached_property
+    def _parted(self) -> Source | None:
+        """The image with each piece masked by itself; None where it is one piece, or on one grid."""
+        image = self.source
+        around = partial(replace, self, grid=self.grid or self.geobox)
+        if isinstance(image, Mosaic):
+            return replace(image, members=tuple(around(source=m) for m in image.members), grid=image.geobox)
+        if not isinstance(image, BandStack):
+            return None
+        parts = _by_grid(image)
+        if len(parts) == 1 and parts[0].geobox == image.geobox:
+            return None
+        return BandStack(tuple(around(source=part) for part in parts), names=image.bands, grid=image.geobox)
+
+    def _seen(self, geobox: GeoBox) -> Patch:
+        """The image read onto `geobox` and masked there."""
         found = self.source.read(geobox)
-        valid = found.valid & self.clear(geobox) if found.valid.any() else found.valid
-        return Raster(found.pixels, valid, geobox, found.bands)
+        return Patch(found.pixels, found.valid & self.clear(geobox) if found.valid.any() else found.valid)
+
+    def _read_lattice(self, lattice: Lattice, *, resampling: str) -> Patch:
+        """The pixels of `lattice` of the image's grid, thinned without those that are hidden."""
+        if lattice.factors == (1, 1) or resampling_named(resampling).thin is thin_pick:
+            return self._seen(lattice.on(self.geobox))
+        out = Patch.empty(len(self.bands), (lattice.rows, lattice.cols), self.dtype)
+        inside = thinned_inside(lattice, self.geobox)
+        most = MASKED_SAMPLES // (lattice.factors[0] * lattice.factors[1] * len(self.bands))
+        for window in cut_up(inside, most) if inside.rows and inside.cols else ():
+            part = self._thinned(lattice.part(window), resampling)
+            out.pixels[:, *window.slices], out.valid[window.slices] = part.pixels, part.valid
+        return out
+
+    def _thinned(self, lattice: Lattice, resampling: str) -> Patch:
+        """The pixels of `lattice`: those without anything hidden as the image thins them, others from what is seen."""
+        down, across = lattice.factors
+        clear = self.clear(lattice.unthinned.on(self.geobox))
+        blocks = clear.reshape(lattice.rows, down, lattice.cols, across)
+        whole, some = blocks.all(axis=(1, 3)), blocks.any(axis=(1, 3))
+        out = Patch.empty(len(self.bands), whole.shape, self.dtype)
+        if whole.any():
+            found = self.source.read(lattice.on(self.geobox))
+            out.pixels[:, whole], out.valid[whole] = found.pixels[:, whole], found.valid[whole]
+        ragged = np.asarray(some & ~whole)
+        if ragged.any():
+            window = _bounds(ragged)
+            fine = lattice.part(window).unthinned
+            found = self.source.read(fine.on(self.geobox))
+            seen = clear[window.row_off * down :, window.col_off * across :][: fine.rows, : fine.cols]
+            part = resampling_named(resampling).thin(Patch(found.pixels, found.valid & seen), lattice.factors)
+            taken = ragged[window.slices]
+            out.pixels[:, *window.slices][:, taken] = part.pixels[:, taken]
+            out.valid[window.slices][taken] = part.valid[taken]
+        return out
 
     def clear(self, geobox: GeoBox) -> NDArray[np.bool_]:
         """Where the mask says that the ground is seen, `(row, col)`."""
@@ -84,13 +160,36 @@ class Masked:
         """Some bands of the image, masked all the same; bands left out are not read."""
         return replace(self, source=pick_bands(self.source, positions, names))
 
+    def resampled(self, resampling: str) -> Masked:
+        """The same, values of the image taken by `resampling`."""
+        return replace(self, source=resampled(self.source, resampling))
+
     def _radii(self, geobox: GeoBox) -> tuple[int, int]:
         """Rows and columns of `geobox` that the mask grows by; the same for every window of a grid."""
         if not self.rule.grow_px:
             return 0, 0
-        lattice = aligned(self.geobox, geobox) if geobox.crs is None else None
-        steps = shrink(self.geobox, geobox) if lattice is None else lattice.factors
+        own = self.grid or self.geobox
+        lattice = aligned(own, geobox) if geobox.crs is None else None
+        steps = shrink(own, geobox) if lattice is None else lattice.factors
         return tuple(max(1, ceil(self.rule.grow_px / step - 1e-6)) for step in steps)  # type: ignore[return-value]
+
+
+def _by_grid(stack: BandStack) -> list[Source]:
+    """The members of a stack in order, runs of those on one grid and of one resampling as one."""
+    found: list[Source] = []
+    first = 0
+    for _, run in groupby(stack.members, key=lambda member: (member.geobox, frozenset(resamplings(member)))):
+        members = tuple(run)
+        stop = first + sum(len(member.bands) for member in members)
+        found.append(members[0] if len(members) == 1 else BandStack(members, names=stack.bands[first:stop]))
+        first = stop
+    return found
+
+
+def _bounds(mask: NDArray[np.bool_]) -> Window:
+    """The smallest window that holds all that is true."""
+    rows, cols = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return Window(int(rows[0]), int(cols[0]), int(rows[-1] - rows[0]) + 1, int(cols[-1] - cols[0]) + 1)
 
 
 def grown(hidden: NDArray[np.bool_], radii: tuple[int, int]) -> NDArray[np.bool_]:
@@ -146,8 +245,10 @@ def masked(source: Source, mask: Source, spec: MaskSpec) -> Masked:
     rule = rule_of(spec, mask)
     # What the user says of the mask's own nodata holds; of an image band it was said for the image.
     told = isinstance(spec.place, Mapping) and spec.place.get("nodata") is not None
-    # Of values whose meaning the user says, what a file calls nodata for all of its bands says nothing.
-    meant = ANY_CODE if rule.kind == "values" and spec.band is not None else MASKS[rule.kind].meant
+    # Of values whose meaning the user says, what a file calls nodata for its image bands too says nothing.
+    files = set(paths_in(mask))
+    shared = spec.band is not None and (not files or not files.isdisjoint(paths_in(source)))
+    meant = ANY_CODE if rule.kind == "values" and shared else MASKS[rule.kind].meant
     return Masked(source, by_nearest(mask, codes=range(0) if told else meant), rule)
 
 
@@ -182,9 +283,20 @@ def by_nearest(source: Source, *, codes: range | None = None) -> Source:
     return source
 
 
+def roughly(source: Source) -> Source:
+    """`source` read as is enough for a picture: shrunk from overviews of any kind, means or not."""
+    if isinstance(source, GdalSource):
+        return replace(source, rough=True)
+    if isinstance(source, Mosaic | BandStack):
+        return replace(source, members=tuple(map(roughly, source.members)), grid=source.geobox)
+    if isinstance(source, Picked | Masked):
+        return replace(source, source=roughly(source.source))
+    return source
+
+
 def _file_by_nearest(source: GdalSource, codes: range | None) -> GdalSource:
     found = replace(source, resampling="nearest")
     if codes is None:
         return found
-    meant = any(band.nodata is not None and band.nodata in codes for band in source.facts.bands)
+    meant = any(is_code(band.nodata, codes) for band in source.facts.bands)
     return replace(found, scale=1.0, offset=0.0, nodata=NO_NODATA if meant else source.nodata)

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
-from math import ceil, floor, prod
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError, GridError
 from geoseg.io.gdal import GdalSource
-from geoseg.io.grids import Lattice, aligned, bounds_beside, crop, ground_bounds, rectangles, relative_size, turn_of
+from geoseg.io.grids import (
+    FINER,
+    Lattice,
+    aligned,
+    common_grid,
+    corners,
+    crop,
+    ground_bounds,
+    rectangles,
+    relative_size,
+    window_of,
+)
+from geoseg.io.moving import world_of
 from geoseg.io.protocol import Source
 from geoseg.io.resample import Patch, cut_up, read_onto, resampling_named, thin_mean, thin_pick
 from geoseg.io.xarray_source import XarraySource
@@ -26,9 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-FINER = 0.99
-"""A pixel is finer than another below this share of its side."""
 
 COMPOSED_SAMPLES = 1 << 21
 """Samples of pieces that are put together at once before they are thinned."""
@@ -193,15 +201,17 @@ class Mosaic:
         grid: The mosaic's own grid; None takes the first member's CRS and origin, the finest member's resolution and
             the extent of all.
         resampling: How values are taken on other grids, where all members lie on one; then it holds for theirs too.
+            None takes the members', each its own where they differ.
     """
 
     members: tuple[Source, ...]
     names: tuple[str, ...] | None = None
     grid: GeoBox | None = None
-    resampling: str = "bilinear"
+    resampling: str | None = None
 
     def __post_init__(self) -> None:
-        resampling_named(self.resampling)
+        if self.resampling is not None:
+            resampling_named(self.resampling)
 
     @cached_property
     def geobox(self) -> GeoBox:
@@ -210,7 +220,7 @@ class Mosaic:
         Raises:
             GridError: A member has no CRS.
         """
-        return self.grid if self.grid is not None else _mosaic_grid([member.geobox for member in self.members])
+        return self.grid if self.grid is not None else common_grid([member.geobox for member in self.members])
 
     @cached_property
     def bands(self) -> tuple[str, ...]:
@@ -233,7 +243,16 @@ class Mosaic:
         first = self.members[0].bands
         orders = [match_bands(first, member.bands) for member in self.members]
         found = tuple(pick(m, order, first) for m, order in zip(self.members, orders, strict=True))
-        return found if self._spans is None else tuple(_resampled(member, self.resampling) for member in found)
+        way = self._way
+        return found if way is None else tuple(resampled(member, way) for member in found)
+
+    @cached_property
+    def _way(self) -> str | None:
+        """How values are taken of the members put together; None where each is read by itself."""
+        if self._spans is None or self.resampling is not None:
+            return None if self._spans is None else self.resampling
+        ways = resamplings(self) or {"bilinear"}
+        return min(ways) if len(ways) == 1 else None
 
     def matches(self, count: int) -> bool:
         """Whether all members have the first's names, as many as `count`; else each is to be named in its order."""
@@ -260,27 +279,27 @@ class Mosaic:
     def read(self, geobox: GeoBox) -> Raster:
         """The first valid pixels on `geobox`.
 
-        Members of one grid are put together on that grid and taken to `geobox` at once, so that no seam shows. Means
+        Members of one grid and resampling are put together on it and taken to `geobox` at once, without a seam. Means
         of more than `SEAM_STEPS` pixels a side are coarser where members share one: the first of them may get up to an
         eighth of the side more than its share. Pixels that lie in one member alone may come from its overviews.
         """
-        if self._spans is None:
+        if self._way is None:
             found = self._compose(geobox)
         else:
             found = read_onto(
                 self.geobox,
                 geobox,
-                self._read_lattice,
-                resampling=self.resampling,
+                partial(self._read_lattice, resampling=self._way),
+                resampling=self._way,
                 count=len(self.bands),
                 dtype=self.dtype,
                 name="the mosaic",
             )
         return Raster(found.pixels, found.valid, geobox, self.bands)
 
-    def _read_lattice(self, lattice: Lattice) -> Patch:
+    def _read_lattice(self, lattice: Lattice, *, resampling: str) -> Patch:
         """The pixels of `lattice`: of one member as it thins them, of several put together first and then thinned."""
-        thin, box = resampling_named(self.resampling).thin, lattice.on(self.geobox)
+        thin, box = resampling_named(resampling).thin, lattice.on(self.geobox)
         # A pixel that is picked lies in one member, however many its block touches.
         if lattice.factors == (1, 1) or thin is thin_pick:
             return self._compose(box)
@@ -336,15 +355,15 @@ class Mosaic:
         if geobox.crs not in self._bounds:
             self._bounds[geobox.crs] = np.array([ground_bounds(m.geobox, geobox.crs) for m in self.members])
         bounds = self._bounds[geobox.crs]
-        x, y = (np.array(side) for side in zip(*[geobox.affine @ corner for corner in _corners(geobox)], strict=True))
+        x, y = (np.array(side) for side in zip(*[geobox.affine @ corner for corner in corners(geobox)], strict=True))
         level = (bounds[:, 1] < y.max()) & (bounds[:, 3] > y.min())
         beside = level & (bounds[:, 0] < x.max()) & (bounds[:, 2] > x.min())
-        turn, around = turn_of(geobox.crs), np.zeros(len(bounds), np.bool_)
-        for moved in (turn, -turn) if turn is not None else ():  # a grid that counts on beyond the antimeridian
+        world, around = world_of(geobox.crs), np.zeros(len(bounds), np.bool_)
+        for moved in (world.turn, -world.turn) if world else ():  # a grid that counts on beyond the antimeridian
             around |= level & (bounds[:, 0] + moved < x.max()) & (bounds[:, 2] + moved > x.min())
         whole = Window(0, 0, *geobox.shape)
         windows = [
-            (int(index), whole if around[index] else _window(bounds[index], geobox))
+            (int(index), whole if around[index] else window_of(bounds[index], geobox))
             for index in np.flatnonzero(beside | around)
         ]
         return [(index, window) for index, window in windows if window.rows and window.cols]
@@ -355,48 +374,27 @@ def _seam_factor(factor: int) -> int:
     return next((step for step in range(factor // SEAM_STEPS, 1, -1) if factor % step == 0), 1)
 
 
-def _resampled(source: Source, resampling: str) -> Source:
-    """`source` with values taken by `resampling`; others than rasters and mosaics stay as they are."""
+def resamplings(source: Any) -> set[str]:
+    """The ways in which values of a source, or of those within it, are taken; none where it does not say."""
+    way = getattr(source, "resampling", None)
+    if isinstance(way, str):
+        return {way}
+    within = [*getattr(source, "members", ()), getattr(source, "source", None)]
+    return {way for inner in within if inner is not None for way in resamplings(inner)}
+
+
+def resampled(source: Source, resampling: str) -> Source:
+    """`source` with values taken by `resampling`; sources of other packages stay as they are."""
+    if resamplings(source) <= {resampling}:
+        return source
     if isinstance(source, Picked):
-        return replace(source, source=_resampled(source.source, resampling))
-    if isinstance(source, GdalSource | XarraySource | Mosaic) and source.resampling != resampling:
+        return replace(source, source=resampled(source.source, resampling))
+    if isinstance(source, BandStack):
+        members = tuple(resampled(member, resampling) for member in source.members)
+        return replace(source, members=members, grid=source.geobox)
+    if isinstance(source, GdalSource | XarraySource | Mosaic):
         return replace(source, resampling=resampling)
-    return source
-
-
-def _corners(geobox: GeoBox) -> list[tuple[int, int]]:
-    """Columns and rows of the four corners."""
-    rows, cols = geobox.shape
-    return [(0, 0), (cols, 0), (0, rows), (cols, rows)]
-
-
-def _window(bounds: NDArray[np.float64], geobox: GeoBox) -> Window:
-    """The pixels of `geobox` that touch west, south, east, north, and one more on each side."""
-    whole = Window(0, 0, *geobox.shape)
-    if not np.isfinite(bounds).all():
-        return whole
-    west, south, east, north = bounds
-    corners = [~geobox.affine @ corner for corner in ((west, south), (west, north), (east, south), (east, north))]
-    cols, rows = zip(*corners, strict=True)
-    row, col = floor(min(rows)) - 1, floor(min(cols)) - 1
-    return Window(row, col, ceil(max(rows)) + 1 - row, ceil(max(cols)) + 1 - col).intersect(whole)
-
-
-def _mosaic_grid(grids: Sequence[GeoBox]) -> GeoBox:
-    """The first grid's CRS and origin, the finest resolution, over the extent of all."""
-    if any(grid.crs is None for grid in grids):
-        raise GridError("members of a mosaic have no CRS, so nothing says where they lie; give it with crs: EPSG:...")
-    first = grids[0]
-    finest = min((relative_size(grid, first) for grid in grids), key=prod)
-    scale = finest if prod(finest) < FINER else (1.0, 1.0)
-    affine = first.affine @ Affine.scale(scale[1], scale[0])
-    rows, cols = (max(1, round(size / factor)) for size, factor in zip(first.shape, scale, strict=True))
-    ruled = GeoBox((rows, cols), affine, first.crs)
-    spans = np.array([bounds_beside(grid, ruled) for grid in grids])
-    # What lies on a pixel's edge must not open another pixel for the last digit's sake.
-    row, col = floor(spans[:, 0].min() + 1e-3), floor(spans[:, 1].min() + 1e-3)
-    rows, cols = ceil(spans[:, 2].max() - 1e-3) - row, ceil(spans[:, 3].max() - 1e-3) - col
-    turn = turn_of(first.crs)
-    if turn is not None and affine.b == 0:
-        cols = min(cols, round(turn / abs(affine.a)))  # once around the globe
-    return GeoBox((rows, cols), affine @ Affine.translation(col, row), first.crs)
+    # Sources around others, such as masked ones, know for themselves how that is done.
+    own = getattr(source, "resampled", None)
+    found: Source = source if own is None else own(resampling)
+    return found

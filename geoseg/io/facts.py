@@ -77,7 +77,8 @@ class Facts:
         raw_dtype: Dtype of the pixels in the file.
         masks: 1-based indexes of the bands whose mask counts, by GDAL's mask or as alpha band.
         alphas: 1-based indexes of the alpha bands.
-        overviews: Factors of the overviews that are fit to average from.
+        overviews: Factors of the overviews as they stand in the file; none where they may be mixed from what the user
+            calls nodata.
     """
 
     geobox: GeoBox
@@ -239,7 +240,7 @@ def _masks(opened: Any, bands: tuple[BandFacts, ...]) -> tuple[int, ...]:
 
 
 def _overviews(source: Options, opened: Any) -> tuple[int, ...]:
-    """Factors of the overviews; none where they may be mixed from pixels that the user calls nodata."""
+    """Factors of the overviews; none where the user has a nodata of their own."""
     if source.nodata is not None:
         return ()
-    return tuple(level for level in opened.overviews(1) if level > 1)
+    return tuple(opened.overviews(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from geoseg.errors import InputError, ReadError
 from geoseg.io.facts import Facts, crs_named, describe
 from geoseg.io.grids import Lattice
 from geoseg.io.handles import GDAL_ERRORS, dataset, forget, gdal, one_line
+from geoseg.io.overviews import Level, holds_means, overview
 from geoseg.io.resample import Patch, read_onto, resampling_named
 from geoseg.io.vrt import refuse_broken
 from geoseg.raster import Raster
@@ -45,6 +46,7 @@ class GdalSource:
         crs: CRS instead of the file's.
         resampling: How values are taken on grids other than the file's own.
         date: When the pixels were taken, ISO 8601, instead of what the file says.
+        rough: Whether overviews of any kind may stand for means, as is enough for a picture.
 
     Raises:
         InputError: The resampling is unknown or the date is not ISO 8601.
@@ -59,6 +61,7 @@ class GdalSource:
     crs: str | None = None
     resampling: str = "bilinear"
     date: str | None = None
+    rough: bool = False
 
     def __post_init__(self) -> None:
         resampling_named(self.resampling)
@@ -108,7 +111,7 @@ class GdalSource:
     def _read_lattice(self, lattice: Lattice) -> Patch:
         """The pixels of `lattice`; those outside the file are invalid."""
         out = Patch.empty(len(self.facts.bands), (lattice.rows, lattice.cols), self.dtype)
-        inside = _thinned_inside(lattice, self.geobox)
+        inside = thinned_inside(lattice, self.geobox)
         if inside.rows and inside.cols:
             with gdal(self.path):
                 self._fill(out, lattice, inside)
@@ -116,49 +119,83 @@ class GdalSource:
 
     def _fill(self, out: Patch, lattice: Lattice, inside: Window) -> None:
         """Read `inside`, counted in thinned pixels of `lattice`, into `out`, a chunk at a time."""
-        opened, method = dataset(self.path), resampling_named(self.resampling)
-        level = _level(lattice, self.geobox, self.facts.overviews if method.overviews else ())
-        rest = lattice.factors[0] // level[0], lattice.factors[1] // level[1]
+        method = resampling_named(self.resampling)
+        level = self._level(lattice) if method.overviews else self._own
+        rest = lattice.factors[0] // level.factor, lattice.factors[1] // level.factor
         for chunk in _chunks(inside, rest, len(self.facts.bands)):
-            patch = self._decode(opened, lattice.part(chunk), level)
+            part = lattice.part(chunk)
+            patch = self._decode(replace(part, rows=part.rows * rest[0], cols=part.cols * rest[1]), level)
             thinned = patch if rest == (1, 1) else method.thin(patch, rest)
             out.pixels[:, chunk.slices[0], chunk.slices[1]] = thinned.pixels
             out.valid[chunk.slices] = thinned.valid
 
-    def _decode(self, opened: Any, lattice: Lattice, level: tuple[int, int]) -> Patch:
-        """Scaled pixels and validity of the file under `lattice`, `level` pixels of the file in one of them."""
-        whole = lattice.window
-        window = whole.intersect(Window(0, 0, *self.facts.geobox.shape))
-        found = self._decode_inside(opened, window, (-(-window.rows // level[0]), -(-window.cols // level[1])))
-        shape = whole.rows // level[0], whole.cols // level[1]
-        if found.valid.shape == shape:
+    @property
+    def _own(self) -> Level:
+        """The file's own pixels."""
+        return Level(None, 1, self.geobox.shape.yx, self.geobox.shape.yx)
+
+    def _level(self, lattice: Lattice) -> Level:
+        """The coarsest overview whose pixels make up those of `lattice`, else the file's own pixels."""
+        for factor, position in sorted(((f, i) for i, f in enumerate(self.facts.overviews)), reverse=True):
+            found = overview(self.path, position, factor) if max(lattice.factors) >= factor > 1 else None
+            if found is None or not found.fits(lattice):
+                continue
+            if self.rough or holds_means(self.path, found, self.facts.bands[0].index):
+                return found
+        return self._own
+
+    def _decode(self, lattice: Lattice, level: Level) -> Patch:
+        """Scaled pixels and validity at `level` under the pixels of `lattice`, which are as large."""
+        inside = thinned_inside(replace(lattice, factors=(level.factor, level.factor)), self.geobox)
+        row, col = lattice.row + inside.row_off * level.factor, lattice.col + inside.col_off * level.factor
+        if level.position is None:
+            found = self._decode_inside(level, Window(row, col, inside.rows, inside.cols))
+        else:
+            found = self._decode_under(level, level.under(row, inside.rows, 0), level.under(col, inside.cols, 1))
+        if found.valid.shape == (lattice.rows, lattice.cols):
             return found
-        out = Patch.empty(len(found.pixels), shape, found.pixels.dtype)
-        row, col = (window.row_off - whole.row_off) // level[0], (window.col_off - whole.col_off) // level[1]
-        rows, cols = min(found.valid.shape[0], shape[0] - row), min(found.valid.shape[1], shape[1] - col)
-        out.pixels[:, row : row + rows, col : col + cols] = found.pixels[:, :rows, :cols]
-        out.valid[row : row + rows, col : col + cols] = found.valid[:rows, :cols]
+        out = Patch.empty(len(found.pixels), (lattice.rows, lattice.cols), found.pixels.dtype)
+        out.pixels[:, *inside.slices], out.valid[inside.slices] = found.pixels, found.valid
         return out
 
-    def _decode_inside(self, opened: Any, window: Window, shape: tuple[int, int]) -> Patch:
-        """Scaled pixels and validity of `window` of the file as `shape` pixels."""
-        facts = self.facts
+    def _decode_under(self, level: Level, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Patch:
+        """Scaled pixels and validity of some rows and columns of a level, in order."""
+        row, col = int(rows[0]), int(cols[0])
+        found = self._decode_inside(level, Window(row, col, int(rows[-1]) - row + 1, int(cols[-1]) - col + 1))
+        if (np.diff(rows) == 1).all() and (np.diff(cols) == 1).all():
+            return found
+        at_row, at_col = np.ix_(rows - row, cols - col)
+        return Patch(found.pixels[:, at_row, at_col], found.valid[at_row, at_col])
+
+    def _decode_inside(self, level: Level, window: Window) -> Patch:
+        """Scaled pixels and validity of `window` of a level."""
+        facts, opened = self.facts, dataset(self.path, overview=level.position)
         place = RasterioWindow(window.col_off, window.row_off, window.cols, window.rows)
         indexes = [band.index for band in facts.bands]
         try:
-            raw = _read_bands(opened, indexes, place, shape, facts.raw_dtype)
+            raw = _read_bands(opened, indexes, place, facts.raw_dtype)
             valid = _valid(raw, facts)
             for index in facts.masks:
-                valid &= opened.read_masks(index, window=place, out_shape=shape) != 0
+                valid &= self._mask(index, level, window) != 0
             for index in facts.alphas:
-                valid &= opened.read(index, window=place, out_shape=shape) > 0
+                valid &= opened.read(index, window=place) > 0
         except GDAL_ERRORS as error:
             forget(self.path)
             raise ReadError(
-                f"{self.path} cannot be read at rows {window.row_off} to {window.row_stop}, "
-                f"columns {window.col_off} to {window.col_stop}: {one_line(error)}"
+                f"{self.path} cannot be read at rows {window.row_off} to {window.row_stop}, columns {window.col_off} "
+                f"to {window.col_stop}{f' of {level.factor} x {level.factor} pixels' * (level.factor > 1)}: "
+                f"{one_line(error)}"
             ) from error
         return Patch(_scaled(raw, facts), valid)
+
+    def _mask(self, index: int, level: Level, window: Window) -> NDArray[np.uint8]:
+        """The mask that the file keeps of a band, in `window` of a level.
+
+        It is asked of the file itself: of an overview whose mask was not shrunk with it GDAL says that all is valid.
+        """
+        place = RasterioWindow(*level.on_file(window))
+        found = dataset(self.path).read_masks(index, window=place, out_shape=(window.rows, window.cols))
+        return np.asarray(found)
 
 
 def instant(text: str) -> datetime:
@@ -179,18 +216,16 @@ def instant(text: str) -> datetime:
         ) from error
 
 
-def _read_bands(
-    opened: Any, indexes: list[int], place: RasterioWindow, shape: tuple[int, int], dtype: np.dtype[Any]
-) -> NDArray[Any]:
+def _read_bands(opened: Any, indexes: list[int], place: RasterioWindow, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Raw pixels `(band, row, col)` of one dtype."""
     if len({opened.dtypes[index - 1] for index in indexes}) == 1:
-        raw: NDArray[Any] = opened.read(indexes, window=place, out_shape=(len(indexes), *shape), out_dtype=dtype)
+        raw: NDArray[Any] = opened.read(indexes, window=place, out_dtype=dtype)
         return raw
     # Asked for bands of several dtypes at once rasterio refuses, whatever the dtype asked for.
-    return np.stack([opened.read(index, window=place, out_shape=shape).astype(dtype) for index in indexes])
+    return np.stack([opened.read(index, window=place).astype(dtype) for index in indexes])
 
 
-def _thinned_inside(lattice: Lattice, grid: GeoBox) -> Window:
+def thinned_inside(lattice: Lattice, grid: GeoBox) -> Window:
     """The thinned pixels of `lattice` that share a pixel with `grid`, counted from the lattice's first."""
     spans = []
     for start, count, factor, size in zip(
@@ -199,18 +234,6 @@ def _thinned_inside(lattice: Lattice, grid: GeoBox) -> Window:
         first, stop = max(0, -start // factor), min(count, -(-(size - start) // factor))
         spans.append((first, max(0, stop - first)))
     return Window(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
-
-
-def _level(lattice: Lattice, grid: GeoBox, overviews: tuple[int, ...]) -> tuple[int, int]:
-    """File pixels that a decoded pixel spans: those of an overview that divides the factors, else one."""
-
-    def fits(level: int) -> bool:
-        whole = not (lattice.row % level or lattice.col % level or grid.shape[0] % level or grid.shape[1] % level)
-        # An overview whose pixels do not start with ours is off by up to half of one: little where there are many.
-        return all(factor % level == 0 and (whole or factor >= 4 * level) for factor in lattice.factors)
-
-    best = max((level for level in overviews if fits(level)), default=1)
-    return best, best
 
 
 def _chunks(inside: Window, rest: tuple[int, int], bands: int) -> Iterator[Window]:
@@ -254,6 +277,11 @@ def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
     wide = values.astype(np.float64)
     tolerance = 2 * float(np.finfo(np.float32).eps) * np.abs(wide + nodata)
     return np.asarray((wide == nodata) | (np.abs(wide - nodata) < tolerance))
+
+
+def is_code(value: float | None, codes: range) -> bool:
+    """Whether `value` is one of `codes`; a float is asked for in a range by its number, not along it."""
+    return value is not None and float(value).is_integer() and int(value) in codes
 
 
 def _scaled(raw: NDArray[Any], facts: Facts) -> NDArray[Any]:

@@ -5,11 +5,11 @@ Coordinates of pixels are `(row, col)` with the first pixel covering 0 to 1, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from math import floor, hypot, isfinite
+from math import ceil, floor, hypot, isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,23 +19,16 @@ from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 
 from geoseg.errors import GridError
-from geoseg.io.kernels import interpolate_nodes
 from geoseg.tiling import Window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-NODE_PX = 32
-"""Pixels between two nodes of the coordinate lattice."""
+FINER = 0.99
+"""A pixel is finer than another below this share of its side."""
 
 ALIGNED_PX = 1e-3
 """Two grids are one where no corner is off by more than this."""
-
-CURVED_PX = 0.02
-"""Cells of the lattice that bend more than this are transformed pixel by pixel."""
-
-STEPS_PER_PX = 1024.0
-"""Coordinates are rounded to such steps, so that a window of a read is the read of that window, to the last bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +53,11 @@ class Lattice:
     def window(self) -> Window:
         """The pixels of the grid that it covers."""
         return Window(self.row, self.col, self.rows * self.factors[0], self.cols * self.factors[1])
+
+    @property
+    def unthinned(self) -> Lattice:
+        """All pixels of the grid that it covers."""
+        return Lattice(self.row, self.col, self.rows * self.factors[0], self.cols * self.factors[1])
 
     def on(self, grid: GeoBox) -> GeoBox:
         """Its place on the ground."""
@@ -114,8 +112,7 @@ def aligned(grid: GeoBox, geobox: GeoBox) -> Lattice | None:
     factors = max(1, round(pixels.e)), max(1, round(pixels.a))
     whole = Affine(factors[1], 0, round(pixels.c), 0, factors[0], round(pixels.f))
     rows, cols = geobox.shape
-    corners = [(0, 0), (cols, 0), (0, rows), (cols, rows)]
-    off = max(abs(a - b) for corner in corners for a, b in zip(pixels @ corner, whole @ corner, strict=True))
+    off = max(abs(a - b) for corner in corners(geobox) for a, b in zip(pixels @ corner, whole @ corner, strict=True))
     found = Lattice(round(pixels.f), round(pixels.c), rows, cols, factors)
     return found if off <= ALIGNED_PX and not _wraps(grid, found) else None
 
@@ -192,14 +189,14 @@ def to_pixels(
 
 def _spans(geobox: GeoBox, grid: GeoBox, row: float, col: float) -> tuple[float, float]:
     """Rows and columns of `grid` that one pixel of `geobox` spans at `row, col` of `geobox`; NaN where nowhere."""
-    x, y = apply(geobox.affine, col + np.array([0.0, 0, 1]), row + np.array([0.0, 1, 0]))
+    x, y = apply(geobox.affine, col + np.array([0.0, 0, 1, 0, -1]), row + np.array([0.0, 1, 0, -1, 0]))
     x, y = transform(x, y, geobox.crs, grid.crs)
-    right, down = x[1:] - x[0], y[1:] - y[0]
-    turn = turn_of(grid.crs)
-    if turn is not None and not same_crs(geobox.crs, grid.crs):
-        right = right - turn * np.round(right / turn)  # from one side of the antimeridian to the other
+    ahead, behind = np.array([x[1:3] - x[0], y[1:3] - y[0]]), np.array([x[0] - x[3:], y[0] - y[3:]])
+    with np.errstate(invalid="ignore"):  # a map is torn, as at the antimeridian, on one side of a place at most
+        torn = np.hypot(*ahead) > 2 * np.hypot(*behind)
     inverse = ~grid.affine
-    cols, rows = apply(Affine(inverse.a, inverse.b, 0, inverse.d, inverse.e, 0), right, down)
+    linear = Affine(inverse.a, inverse.b, 0, inverse.d, inverse.e, 0)
+    cols, rows = apply(linear, *np.where(torn | np.isnan(ahead).any(axis=0), behind, ahead))
     return hypot(*rows), hypot(*cols)
 
 
@@ -305,74 +302,46 @@ def ground_bounds(geobox: GeoBox, crs: CRS) -> tuple[float, float, float, float]
     return float(x.min() - wide), float(y.min() - high), float(x.max() + wide), float(y.max() + high)
 
 
-def _nodes(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows and columns of lattice nodes around `geobox`; the same places on the ground for any window of a grid."""
-    found = []
-    col, row = apply(~geobox.affine, 0.0, 0.0)
-    for origin, size in ((row, geobox.shape[0]), (col, geobox.shape[1])):
-        # The odd fraction keeps the usual origins, whole and half pixels, away from where rounding would flip.
-        first = -(floor(-origin + 0.3819) % NODE_PX)
-        found.append(np.arange(first, size + NODE_PX, NODE_PX, dtype=float))
-    return found[0], found[1]
+def corners(geobox: GeoBox) -> list[tuple[int, int]]:
+    """Columns and rows of the four corners."""
+    rows, cols = geobox.shape
+    return [(0, 0), (cols, 0), (0, rows), (cols, rows)]
 
 
-@dataclass(frozen=True, slots=True)
-class PixelMap:
-    """Where the pixel centres of a geobox lie on a grid.
+def window_of(bounds: NDArray[np.float64], geobox: GeoBox) -> Window:
+    """The pixels of `geobox` that touch west, south, east, north, and one more on each side."""
+    whole = Window(0, 0, *geobox.shape)
+    if not np.isfinite(bounds).all():
+        return whole
+    west, south, east, north = bounds
+    there = [~geobox.affine @ corner for corner in ((west, south), (west, north), (east, south), (east, north))]
+    cols, rows = zip(*there, strict=True)
+    row, col = floor(min(rows)) - 1, floor(min(cols)) - 1
+    return Window(row, col, ceil(max(rows)) + 1 - row, ceil(max(cols)) + 1 - col).intersect(whole)
 
-    Between the nodes of a lattice that is fixed on the ground coordinates are interpolated; cells in which that is
-    wrong by more than `CURVED_PX` are marked, and transformed pixel by pixel.
+
+def common_grid(grids: Sequence[GeoBox]) -> GeoBox:
+    """The first grid's CRS and origin, the finest resolution, over the extent of all.
+
+    Raises:
+        GridError: One has no CRS.
     """
-
-    geobox: GeoBox
-    grid: GeoBox
-    node_rows: NDArray[np.float64]
-    node_cols: NDArray[np.float64]
-    row: NDArray[np.float64]
-    col: NDArray[np.float64]
-    curved: NDArray[np.bool_]
-
-    @classmethod
-    def between(cls, geobox: GeoBox, grid: GeoBox) -> PixelMap:
-        """The map from pixels of `geobox` to pixels of `grid`."""
-        rows, cols = _nodes(geobox)
-        row, col = to_pixels(*np.meshgrid(rows, cols, indexing="ij"), geobox, grid)
-        middle = np.meshgrid(rows[:-1] + NODE_PX / 2, cols[:-1] + NODE_PX / 2, indexing="ij")
-        curved = np.zeros(middle[0].shape, dtype=bool)
-        if not same_crs(geobox.crs, grid.crs) or (grid.crs is not None and grid.crs.geographic):
-            exact = to_pixels(*middle, geobox, grid)
-            for nodes, there in zip((row, col), exact, strict=True):
-                with np.errstate(invalid="ignore"):
-                    mean = (nodes[:-1, :-1] + nodes[:-1, 1:] + nodes[1:, :-1] + nodes[1:, 1:]) / 4
-                    curved |= ~(np.abs(mean - there) <= CURVED_PX)
-        return cls(geobox, grid, rows, cols, row, col, curved)
-
-    def coordinates(self, window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rows and columns on the grid of the pixel centres of `window`; NaN where they have no place there."""
-        rows = np.arange(window.row_off, window.row_stop, dtype=np.float64) + np.float64(0.5)
-        cols = np.arange(window.col_off, window.col_stop, dtype=np.float64) + np.float64(0.5)
-        cell_row, cell_col = self._cell(rows, self.node_rows), self._cell(cols, self.node_cols)
-        down = (rows - self.node_rows[cell_row]) / NODE_PX
-        across = (cols - self.node_cols[cell_col]) / NODE_PX
-        found = [
-            interpolate_nodes(nodes, cell_row, cell_col, down, across, STEPS_PER_PX) for nodes in (self.row, self.col)
-        ]
-        self._mend(found, rows, cols)
-        return found[0], found[1]
-
-    def _cell(self, positions: NDArray[np.float64], nodes: NDArray[np.float64]) -> NDArray[np.intp]:
-        return np.asarray(np.floor_divide(positions - nodes[0], NODE_PX), dtype=np.intp)
-
-    def _mend(self, found: list[NDArray[np.float64]], rows: NDArray[np.float64], cols: NDArray[np.float64]) -> None:
-        """Transform the pixels of curved cells one by one, in place."""
-        cell_row, cell_col = self._cell(rows, self.node_rows), self._cell(cols, self.node_cols)
-        wrong = self.curved[cell_row][:, cell_col]
-        if not wrong.any():
-            return
-        at_row, at_col = np.nonzero(wrong)
-        row, col = to_pixels(rows[at_row], cols[at_col], self.geobox, self.grid)
-        for whole, exact in zip(found, (row, col), strict=True):
-            whole[wrong] = np.round(exact * STEPS_PER_PX) / STEPS_PER_PX
+    if any(grid.crs is None for grid in grids):
+        raise GridError("members of a mosaic have no CRS, so nothing says where they lie; give it with crs: EPSG:...")
+    first = grids[0]
+    finest = min((relative_size(grid, first) for grid in grids), key=prod)
+    scale = finest if prod(finest) < FINER else (1.0, 1.0)
+    affine = first.affine @ Affine.scale(scale[1], scale[0])
+    rows, cols = (max(1, round(size / factor)) for size, factor in zip(first.shape, scale, strict=True))
+    ruled = GeoBox((rows, cols), affine, first.crs)
+    spans = np.array([bounds_beside(grid, ruled) for grid in grids])
+    # What lies on a pixel's edge must not open another pixel for the last digit's sake.
+    row, col = floor(spans[:, 0].min() + 1e-3), floor(spans[:, 1].min() + 1e-3)
+    rows, cols = ceil(spans[:, 2].max() - 1e-3) - row, ceil(spans[:, 3].max() - 1e-3) - col
+    turn = turn_of(first.crs)
+    if turn is not None and affine.b == 0:
+        cols = min(cols, round(turn / abs(affine.a)))  # once around the globe
+    return GeoBox((rows, cols), affine @ Affine.translation(col, row), first.crs)
 
 
 def grids_meet(grid: GeoBox, geobox: GeoBox) -> bool:

@@ -86,9 +86,9 @@ def unplaced_is_fine() -> Iterator[None]:
         yield
 
 
-def _open(path: str) -> Any:
+def _open(path: str, options: dict[str, Any]) -> Any:
     with unplaced_is_fine():
-        return rasterio.open(path)
+        return rasterio.open(path, **options)
 
 
 def _cache() -> OrderedDict[Any, Any]:
@@ -99,35 +99,36 @@ def _cache() -> OrderedDict[Any, Any]:
     return found
 
 
-def _key(path: str) -> tuple[str, tuple[int, int] | None]:
+def file_key(path: str) -> tuple[str, tuple[int, int] | None]:
+    """The path, and what changes when a local file is replaced."""
     return path, _signature(path)
 
 
-def open_afresh(path: str) -> Any:
-    """A newly opened dataset of `path`, for the caller to close; to be used within `gdal(path)`.
+def open_afresh(path: str, **options: Any) -> Any:
+    """A newly opened dataset of `path`, with GDAL's `options`, for the caller to close; to be used within `gdal(path)`.
 
     Raises:
         MissingInputError: There is nothing at `path`.
         ReadError: GDAL cannot open it.
     """
     try:
-        found = _open(path)
+        found = _open(path, options)
     except (*GDAL_ERRORS, ValueError, IndexError) as error:
         raise _open_error(path, error) from error
     log.debug("opened %s", path)
     return found
 
 
-def dataset(path: str) -> Any:
-    """The open dataset of `path` for this thread, not to be closed; to be used within `gdal(path)`.
+def dataset(path: str, *, overview: int | None = None) -> Any:
+    """The open dataset of `path`, or of one of its overviews, for this thread, not to be closed; within `gdal(path)`.
 
     Raises:
         MissingInputError: There is nothing at `path`.
         ReadError: GDAL cannot open it.
     """
-    cache, key = _cache(), _key(path)
+    cache, key = _cache(), (*file_key(path), overview)
     if key not in cache:
-        cache[key] = open_afresh(path)
+        cache[key] = open_afresh(path, **({} if overview is None else {"overview_level": overview}))
     cache.move_to_end(key)
     while len(cache) > OPEN_PER_THREAD:
         cache.popitem(last=False)[1].close()
@@ -135,13 +136,13 @@ def dataset(path: str) -> Any:
 
 
 def forget(path: str) -> None:
-    """Close this thread's dataset of `path`.
+    """Close this thread's datasets of `path`.
 
     After a failure a dataset is not to be trusted: a VRT whose file is missing says so once, then reads as zeros.
     """
-    failed = _cache().pop(_key(path), None)
-    if failed is not None:
-        failed.close()
+    cache, file = _cache(), file_key(path)
+    for key in [key for key in cache if key[:2] == file]:
+        cache.pop(key).close()
 
 
 def _open_error(path: str, error: Exception) -> MissingInputError | ReadError:

@@ -21,7 +21,8 @@ from shapely.geometry.base import BaseGeometry
 from geoseg.errors import GridError, InputError
 from geoseg.io.burning import burn, near
 from geoseg.io.facts import crs_named
-from geoseg.io.grids import PixelMap, aligned, apply
+from geoseg.io.grids import aligned, apply
+from geoseg.io.pixel_maps import PixelMap
 from geoseg.io.polygons import PolygonFile, Polygons, from_geometry, onto_crs
 from geoseg.tiling import Window
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.errors import InputError
-from geoseg.io.grids import Lattice, PixelMap, aligned, require_crs, shrink
+from geoseg.io.grids import Lattice, aligned, require_crs, shrink
 from geoseg.io.kernels import span_inside, take_box_means, take_nearest
+from geoseg.io.pixel_maps import PixelMap
 from geoseg.tiling import Window
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ MARGIN_PX = 2
 
 BOX_PX = 8
 """Thinned pixels to the side of a box that is averaged; fewer than that."""
+
+BOX_STEPS = 512
+"""Parts of a pixel that the side of a box is counted in."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,11 +212,15 @@ def sample_cubic(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64
 
 
 def sample_box(patch: Patch, row: NDArray[np.float64], col: NDArray[np.float64], size: Size) -> Patch:
-    """Means of the valid pixels in boxes of `size` around the points, by the area of each inside; valid as nearest."""
+    """Means of the valid pixels in boxes of `size` around the points, by the area of each inside; valid as nearest.
+
+    The size is taken to a 512th of a pixel: halves of it and points then add up exactly, wherever a window begins.
+    """
     count = len(patch.pixels)
+    high, wide = (max(round(side * BOX_STEPS), 1) / BOX_STEPS for side in size)
     means, valid = np.empty((count, row.size)), np.empty(row.shape, dtype=bool)
     pixels = patch.pixels.astype(_wide(patch.pixels.dtype), order="C", copy=False)
-    take_box_means(pixels, patch.valid, row.ravel(), col.ravel(), size[0], size[1], means, valid.ravel())
+    take_box_means(pixels, patch.valid, row.ravel(), col.ravel(), high, wide, means, valid.ravel())
     return Patch(to_dtype(means.reshape(count, *row.shape), patch.pixels.dtype), valid)
 
 
@@ -242,7 +250,7 @@ class Resampling:
         thin: Blocks of pixels to one pixel.
         sample: Values at points.
         factor: Pixels of a block along an axis, for the number of source pixels in a pixel of the result.
-        overviews: Whether a file's overviews, which hold means as a rule, may stand for its pixels.
+        overviews: Whether a file's overviews may stand for its pixels where they hold means.
         reach: Thinned pixels around a point that `sample` takes notice of.
     """
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from geoseg.errors import BandError, InputError, MissingInputError
 from geoseg.io.clouds import masked, masked_by_band, pick_bands
-from geoseg.io.combine import BandStack, Mosaic
+from geoseg.io.combine import BandStack, Mosaic, resampled, resamplings
 from geoseg.io.cube_places import is_xarray, is_zarr
 from geoseg.io.facts import positions
 from geoseg.io.gdal import GdalSource, instant
@@ -104,7 +104,8 @@ def _build(spec: Any, defaults: dict[str, Any]) -> Source:
         each, whole = _spread(defaults, "mosaic")
         return _finished(_mosaic([_build(member, each) for member in spec], each), whole, "mosaic")
     if callable(getattr(spec, "read", None)) and hasattr(type(spec), "geobox"):
-        return _finished(spec, defaults, "source")
+        way = defaults.get("resampling")
+        return _finished(spec if way is None else resampled(spec, way), defaults, "source")
     raise InputError(f"a source cannot be a {type(spec).__name__}; needed is a path, a list of paths, or a mapping")
 
 
@@ -186,7 +187,8 @@ def _mosaic(members: list[Source], options: dict[str, Any]) -> Source:
         raise InputError("a mosaic without members; needed is at least one source")
     if len(members) == 1:
         return members[0]
-    return Mosaic(tuple(members), **{key: options[key] for key in ("resampling",) if key in options})
+    way = options.get("resampling")
+    return Mosaic(tuple(members), resampling=way if all(resamplings(m) <= {way} for m in members) else None)
 
 
 def _from_mapping(spec: Mapping[Any, Any], defaults: dict[str, Any]) -> Source:

@@ -50,6 +50,12 @@ WORLDS = {
     "sinusoidal": world_in("ESRI:54008", -20_040_000, 10_010_000, 100_000),
     "the Arctic": GeoBox((100, 100), Affine(100_000, 0, -5e6, 0, -100_000, 5e6), ARCTIC),
 }
+BEYOND = {
+    "Mercator beyond 180": GeoBox((60, 60), Affine(1e5, 0, 1.7e7, 0, -1e5, 3e6), CRS("EPSG:3857")),
+    "Mercator before -180": GeoBox((60, 60), Affine(1e5, 0, -2.3e7, 0, -1e5, 3e6), CRS("EPSG:3857")),
+    "equal area beyond 180": GeoBox((60, 60), Affine(1e5, 0, 1.4e7, 0, -1e5, 3e6), CRS("EPSG:6933")),
+    "Mercator of the Pacific beyond Greenwich": GeoBox((60, 60), Affine(1e5, 0, 1.8e7, 0, -1e5, 3e6), CRS("EPSG:3832")),
+}
 SMALL = {
     "before": degrees(40, 40, 178, -16, 0.05),
     "after": degrees(40, 40, -180, -16, 0.05),
@@ -86,11 +92,12 @@ def asked(geometry, crs, geobox):
     lon, lat = transform(x, y, geobox.crs, LONLAT)
     back = transform(lon, lat, LONLAT, geobox.crs)
     there = transform(x, y, geobox.crs, crs)
-    own = geobox.crs == crs
-    turn = 0 if (own and not crs.geographic) or not world_of(crs) else world_of(crs).turn
+    turn = world_of(crs).turn if world_of(crs) else 0
     inside = np.logical_or.reduce([shapely.contains_xy(geometry, there[0] + by, there[1]) for by in (-turn, 0, turn)])
-    if not own and not geobox.crs.geographic:
-        inside &= np.hypot(back[0] - x, back[1] - y) < 1
+    if geobox.crs != crs and not geobox.crs.geographic:
+        round_the_globe = world_of(geobox.crs).turn if world_of(geobox.crs) else np.inf
+        off = np.abs(back[0] - x)
+        inside &= np.hypot(np.minimum(off, np.abs(off - round_the_globe)), back[1] - y) < 1
     return inside.reshape(tuple(geobox.shape))
 
 
@@ -98,11 +105,11 @@ def burnt(polygons, geobox, **options):
     return burn(polygons, np.ones(len(polygons), int), geobox, fill=0, dtype="uint8", **options) == 1
 
 
-@pytest.mark.parametrize("grid", [*WORLDS, *SMALL])
+@pytest.mark.parametrize("grid", [*WORLDS, *BEYOND, *SMALL])
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_is_cut_by_the_antimeridian_or_holds_a_pole_is_point_in_polygon(name, grid):
     crs, geometry = SHAPES[name]
-    geobox = {**WORLDS, **SMALL}[grid]
+    geobox = {**WORLDS, **BEYOND, **SMALL}[grid]
     found, wanted = burnt(from_geometry(geometry, crs, name=name), geobox), asked(geometry, crs, geobox)
     assert (found != wanted).sum() <= 1
     if grid == "degrees":

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj import Transformer
 
 from geoseg.errors import BandError, GridError, InputError
 from geoseg.io import combine
@@ -186,13 +187,35 @@ def test_a_mosaic_that_shrinks_takes_the_overviews_of_its_pieces(write_tif, monk
     monkeypatch.setattr(
         GdalSource,
         "_decode_inside",
-        lambda self, opened, window, shape: (seen.append(shape), decode(self, opened, window, shape))[1],
+        lambda self, level, window: (seen.append((window.rows, window.cols)), decode(self, level, window))[1],
     )
     mosaic = Mosaic(tuple(GdalSource(path) for path in paths))
     for factor in (4, 32):
         seen.clear()
         mosaic.read(GeoBox((512 // factor, 1024 // factor), UTM @ Affine.scale(factor), "EPSG:32612"))
         assert sum(rows * cols for rows, cols in seen) < 2 * 512 * 512 / min(factor, 8) ** 2 * 1.2
+
+
+@pytest.mark.parametrize("way", ["nearest", "mode", "cubic"])
+def test_pieces_keep_the_resampling_that_they_say_themselves(tiles, way):
+    whole, mosaic = tiles
+    target = GeoBox((30, 40), UTM @ Affine.translation(0.4, 0.3) @ Affine.scale(1.4), "EPSG:32612")
+    found = open_source([{"path": member.path, "resampling": way} for member in mosaic.members])
+    expected = GdalSource(whole.path, resampling=way).read(target)
+    assert np.array_equal(found.read(target).pixels, expected.pixels)
+
+
+def test_one_piece_may_say_another_resampling_than_the_rest(write_tif):
+    stripes = np.tile(np.array([[10, 90]], "uint8"), (8, 4))
+    paths = [write_tif(f"{col}.tif", stripes, affine=UTM @ Affine.translation(col, 0)) for col in (0, 8)]
+    target = GeoBox((6, 14), UTM @ Affine.translation(0.5, 0.4), "EPSG:32612")
+    for options in ({}, {"resampling": "cubic"}):
+        spec = {"mosaic": [{"path": paths[0], "resampling": "nearest"}, paths[1]], **options}
+        found = open_source(spec).read(target).pixels[0]
+        assert set(found[:, :7].ravel().tolist()) == {10, 90}
+        assert set(found[:, 9:13].ravel().tolist()) == {50}
+    opened = open_source({"mosaic": [open_source(path) for path in paths], "resampling": "nearest"})
+    assert set(opened.read(target).pixels[0].ravel().tolist()) == {10, 90}
 
 
 def test_a_mosaics_resampling_is_that_of_its_pieces_too(tiles):
@@ -515,3 +538,19 @@ def test_labels_in_degrees_meet_a_scene_in_metres_wherever_they_lie():
         )
         labels = GeoBox((20, 30), Affine(0.0001, 0, west, 0, -0.0001, north), "EPSG:4326")
         assert grids_meet(labels, scene)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:6933", "EPSG:4326"])
+@pytest.mark.parametrize("side", [1, -1])
+def test_pieces_on_either_side_of_the_antimeridian_meet_on_grids_that_count_on_beyond_it(write_tif, crs, side):
+    paths = []
+    for zone, lon in (("EPSG:32760", 178.9), ("EPSG:32701", -179.95)):
+        x, y = Transformer.from_crs("EPSG:4326", zone, always_xy=True).transform(lon, -17)
+        affine = Affine(2000, 0, round(x), 0, -2000, round(y))
+        paths.append(write_tif(f"{zone[5:]}.tif", np.full((50, 50), 7, "uint8"), affine=affine, crs=zone))
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(180 * side, -17)
+    step = 0.02 if crs == "EPSG:4326" else 2000
+    target = GeoBox((60, 160), Affine(step, 0, x - 80 * step, 0, -step, y + 10 * step), crs)
+    single = [open_source(path).read(target).valid for path in paths]
+    assert min(part.sum() for part in single) > 1000
+    assert np.array_equal(open_source(paths).read(target).valid, single[0] | single[1])

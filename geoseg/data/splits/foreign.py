@@ -14,7 +14,8 @@ from scipy import ndimage
 
 from geoseg.data.scene import SceneArrays
 from geoseg.data.splits.nearby import PartBlocks, Parts, is_in
-from geoseg.io.grids import PixelMap, aligned, crop, relative_size, to_pixels
+from geoseg.io.grids import aligned, crop, relative_size, to_pixels
+from geoseg.io.pixel_maps import PixelMap
 from geoseg.tiling import Window
 
 NODES = 5

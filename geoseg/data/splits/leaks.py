@@ -17,7 +17,8 @@ from geoseg.data.splits.buffer import buffer_of
 from geoseg.data.splits.ground import pixels_in_space
 from geoseg.data.splits.nearby import PartBlocks
 from geoseg.data.splits.same_image import PAIRS, Shared, shared_pixels
-from geoseg.io.grids import PixelMap, crop
+from geoseg.io.grids import crop
+from geoseg.io.pixel_maps import PixelMap
 from geoseg.tiling import Window
 
 WORDS = {TRAINING: "training", VALIDATION: "validation", TEST: "test"}

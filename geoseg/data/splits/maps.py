@@ -17,7 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from geoseg.data.grids import LONLAT, ground_gsd_m, in_cells, lonlat_mesh
 from geoseg.data.scene import OUTSIDE, TEST, TRAINING, VALIDATION, SceneArrays, windows_of
 from geoseg.data.splits.ground import Balls
-from geoseg.io.grids import PixelMap, crop
+from geoseg.io.grids import crop
+from geoseg.io.pixel_maps import PixelMap
 from geoseg.tiling import Window
 
 SHOWN = ("unlabelled", "outside", "training", "validation", "test")  # of several in one cell the last is seen
