@@ -14,6 +14,7 @@ from geoseg.errors import MissingInputError, ReadError
 from geoseg.extras import extra_module
 from geoseg.io.handles import one_line
 from geoseg.io.stamps import file_stamps
+from geoseg.io.xarray_grid import CRS_KEYS
 
 READ_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, EOFError)
 """What Zarr, its codecs and its stores raise when they fail."""
@@ -82,7 +83,22 @@ class ZarrPlace:
         if not found.data_vars:
             raise ReadError(f"{self.name} holds no array with named dimensions{self._groups()}")
         # Folders list their arrays in any order.
-        return found[sorted(found.data_vars)]
+        return found[sorted(found.data_vars)].assign_attrs({**self._inherited(), **found.attrs})
+
+    def _inherited(self) -> dict[str, Any]:
+        """The CRS that the groups around the group name for all within, the nearest first."""
+        zarr = extra_module("zarr", extra="zarr", needed_by="a Zarr source")
+        around = "" if self.group is None else self.group.strip("/")
+        while around:
+            around = around.rpartition("/")[0]
+            try:
+                attributes = zarr.open_group(self._store(), path=around or None, mode="r").attrs.asdict()
+            except READ_ERRORS:
+                continue
+            named = {key: attributes[key] for key in CRS_KEYS if attributes.get(key)}
+            if named:
+                return named
+        return {}
 
     def _store(self) -> Any:
         """What Zarr opens."""

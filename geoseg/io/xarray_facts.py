@@ -7,8 +7,8 @@ read: CF grid mappings, GDAL's `spatial_ref` with `GeoTransform`, the STAC and G
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import groupby
 from typing import Any
@@ -19,40 +19,12 @@ from odc.geo.geobox import GeoBox
 from geoseg.errors import BandError, InputError, ReadError
 from geoseg.io.facts import positions
 from geoseg.io.xarray_grid import grid_of, spatial_dims
-
-FILL_KEYS = ("_FillValue", "missing_value", "nodata", "nodatavals", "no_data")
-"""Attributes that name the value which stands for nothing."""
+from geoseg.io.xarray_values import CubeOptions, Meaning, meanings
 
 TIME_DIMS = ("time", "t", "date", "datetime")
 
 NAMED = 5
 """Names and dates that an error lists before it counts the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class CubeOptions:
-    """What a user says of a cube; None leaves it to the cube.
-
-    Attributes:
-        variables: Names of the variables that are read, in order; None takes all that have rows and columns.
-        names: Names of all bands, in order.
-        chosen: Names or 1-based numbers of the bands that are read; None takes all.
-        time: The date that is read: the first characters of it in ISO 8601, as many as tell it apart; or its 1-based
-            number. None takes the only one.
-        nodata: Value that stands for nothing.
-        scale: Factor on raw values.
-        offset: Added to scaled values.
-        crs: CRS.
-    """
-
-    variables: tuple[str, ...] | None = None
-    names: tuple[str, ...] | None = None
-    chosen: tuple[str | int, ...] | None = None
-    time: str | int | None = None
-    nodata: float | None = None
-    scale: float | None = None
-    offset: float | None = None
-    crs: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,22 +34,22 @@ class Piece:
     Attributes:
         values: `xarray.Variable` of rows, columns and perhaps bands, in any order, not read yet.
         axes: Where bands (None: there is but one), rows and columns are among its dimensions.
-        nodata: Values that stand for nothing.
-        scale: Factor on raw values.
-        offset: Added to scaled values.
+        meaning: What its raw values mean.
     """
 
     values: Any
     axes: tuple[int | None, int, int]
-    nodata: tuple[float, ...]
-    scale: float
-    offset: float
+    meaning: Meaning
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the raw values as they are given out: numbers in the machine's byte order."""
-        dtype: np.dtype[Any] = np.dtype(self.values.dtype).newbyteorder("=")
-        return np.dtype({"bool": "uint8", "float16": "float32"}.get(dtype.name, dtype))
+        return self.meaning.dtype
+
+    @property
+    def nodata(self) -> tuple[float, ...]:
+        """Raw values that stand for nothing."""
+        return self.meaning.nodata
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,17 +79,18 @@ class Cube:
     @property
     def scaled(self) -> bool:
         """Whether values are scaled on reading."""
-        return any((piece.scale, piece.offset) != (1, 0) for piece in self.pieces)
+        return any((piece.meaning.scale, piece.meaning.offset) != (1, 0) for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Band:
-    """One band: its name, its variable's name, the variable without time, and where it is along the band dimension."""
+    """One band: its name, its variable's name, the variable without time, where it is along the band dimension."""
 
     name: str
     owner: str
     values: Any
     position: int | None
+    meaning: Meaning
 
 
 def describe_cube(data: Any, options: CubeOptions, name: str) -> Cube:
@@ -137,13 +110,13 @@ def describe_cube(data: Any, options: CubeOptions, name: str) -> Cube:
     for key, array in variables.items():
         values, taken = _at_one_time(array, options.time, name)
         moment = moment or taken
-        bands += _bands(key, array, values, dims, alone=len(variables) == 1)
+        bands += _bands(key, array, values, dims, options, alone=len(variables) == 1)
     bands = _named(bands, options.names, name)
     numbers = _numbers(bands, options.chosen, name)
     taken_bands = [bands[number - 1] for number in numbers]
     pieces = tuple(
-        _piece(variables[owner], list(group), (dims[0], dims[1]), grid.flips, options)
-        for owner, group in groupby(taken_bands, key=lambda band: band.owner)
+        _piece(list(group), (dims[0], dims[1]), grid.flips)
+        for _, group in groupby(taken_bands, key=lambda band: (band.owner, band.meaning))
     )
     dtype = np.result_type(*[piece.dtype for piece in pieces])
     return Cube(
@@ -188,12 +161,12 @@ def _variables(data: Any, wanted: tuple[str, ...] | None, name: str) -> dict[str
     if not hasattr(data, "data_vars"):
         found = {str(data.name or ""): data}
     elif wanted is None:
-        found = {str(key): array for key, array in data.data_vars.items() if _is_image(array)}
+        found = {str(key): _of(data, array) for key, array in data.data_vars.items() if _is_image(array)}
     else:
         missing = [key for key in wanted if key not in data.variables]
         if missing:
             raise InputError(f"{name} has no variable {', '.join(missing)}; it has {_listed(map(str, data.data_vars))}")
-        found = {key: data[key] for key in wanted}
+        found = {key: _of(data, data[key]) for key in wanted}
     if not found or any(array.ndim < 2 for array in found.values()):
         held = [
             f"{key} ({', '.join(map(str, array.dims))})" for key, array in getattr(data, "variables", found).items()
@@ -210,6 +183,12 @@ def _variables(data: Any, wanted: tuple[str, ...] | None, name: str) -> dict[str
                 "[...], and put grids together with stack: [...]"
             )
     return found
+
+
+def _of(data: Any, array: Any) -> Any:
+    """A variable of a Dataset, which may say for all of them which dimensions are rows and columns."""
+    key = "spatial:dimensions"
+    return array.assign_attrs({key: data.attrs[key]}) if key in data.attrs and key not in array.attrs else array
 
 
 def _is_image(array: Any) -> bool:
@@ -289,11 +268,14 @@ def _at_one_time(array: Any, time: str | int | None, name: str) -> tuple[Any, st
 # -- bands -------------------------------------------------------------------------------------------------------------
 
 
-def _bands(owner: str, array: Any, values: Any, dims: tuple[str, str], *, alone: bool) -> list[_Band]:
+def _bands(
+    owner: str, array: Any, values: Any, dims: tuple[str, str], options: CubeOptions, *, alone: bool
+) -> list[_Band]:
     """The bands of one variable.
 
     Raises:
         InputError: It has more than one dimension beside time, rows and columns.
+        BandError: Nodata, scales or offsets are said of more or fewer bands.
     """
     values = values.isel(
         {dim: 0 for dim, size in values.sizes.items() if dim not in dims and size == 1 and values.ndim > 3}
@@ -305,9 +287,13 @@ def _bands(owner: str, array: Any, values: Any, dims: tuple[str, str], *, alone:
             "at most one of time and one of bands; choose along the others with isel"
         )
     if not others:
-        return [_Band(owner or "band1", owner, values, None)]
+        return [_Band(owner or "band1", owner, values, None, meanings(array, 1, options)[0])]
     names = _band_names(array, others[0])
-    return [_Band(name if alone else f"{owner}_{name}", owner, values, k) for k, name in enumerate(names)]
+    means = meanings(array, len(names), options)
+    return [
+        _Band(name if alone else f"{owner}_{name}", owner, values, k, mean)
+        for k, (name, mean) in enumerate(zip(names, means, strict=True))
+    ]
 
 
 def _band_names(array: Any, dim: str) -> list[str]:
@@ -333,7 +319,7 @@ def _named(bands: list[_Band], names: tuple[str, ...] | None, name: str) -> list
     called = names or [band.name for band in bands]
     if len({one.lower() for one in called}) < len(called):
         raise BandError(f"bands of {name} share a name: [{', '.join(called)}]; name them in order with bands: [...]")
-    return [_Band(new, band.owner, band.values, band.position) for new, band in zip(called, bands, strict=True)]
+    return [replace(band, name=new) for new, band in zip(called, bands, strict=True)]
 
 
 def _numbers(bands: list[_Band], chosen: tuple[str | int, ...] | None, name: str) -> tuple[int, ...]:
@@ -342,10 +328,8 @@ def _numbers(bands: list[_Band], chosen: tuple[str | int, ...] | None, name: str
     return tuple(position + 1 for position in positions(chosen, [band.name for band in bands], name))
 
 
-def _piece(
-    array: Any, bands: list[_Band], dims: tuple[str, str], flips: tuple[bool, bool], options: CubeOptions
-) -> Piece:
-    """Bands of one variable, turned north up."""
+def _piece(bands: list[_Band], dims: tuple[str, str], flips: tuple[bool, bool]) -> Piece:
+    """Bands of one variable whose values mean the same, turned north up."""
     values = bands[0].values.isel({dim: slice(None, None, -1) for dim, flip in zip(dims, flips, strict=True) if flip})
     others = [dim for dim in values.dims if dim not in dims]
     if others:
@@ -355,20 +339,7 @@ def _piece(
         values = values.isel({others[0]: slice(at[0], (at[-1] or 0) + 1) if whole else at})
     places = [values.dims.index(dim) for dim in dims]
     axes = (values.dims.index(others[0]) if others else None, places[0], places[1])
-    scale = _number(array.attrs.get("scale_factor"), 1.0) if options.scale is None else options.scale
-    offset = _number(array.attrs.get("add_offset"), 0.0) if options.offset is None else options.offset
-    return Piece(values, axes, _nodata(array) if options.nodata is None else (options.nodata,), scale, offset)
-
-
-def _nodata(array: Any) -> tuple[float, ...]:
-    """The values that stand for nothing, as attributes say them; or as the encoding of integers says them.
-
-    The encoding of floats speaks of the file, in which NaN was that value. There may be two: xarray writes a
-    `_FillValue` of NaN into every array of floats, whatever `nodata` says.
-    """
-    said: list[Mapping[str, Any]] = [array.attrs, array.encoding if array.dtype.kind in "iu" else {}]
-    found = [_number(attributes.get(key), None) for attributes in said for key in FILL_KEYS]
-    return tuple(dict.fromkeys(value for value in found if value is not None and not np.isnan(value)))
+    return Piece(values, axes, bands[0].meaning)
 
 
 def _flags(array: Any) -> dict[int, str]:
@@ -381,11 +352,3 @@ def _flags(array: Any) -> dict[int, str]:
     return (
         dict(zip(codes, (text.replace("_", " ") for text in texts), strict=False)) if len(codes) == len(texts) else {}
     )
-
-
-def _number(value: Any, default: Any) -> Any:
-    """A number that may stand in an array of one; the default where it is none."""
-    try:
-        return default if value is None else float(np.ravel(value)[0])
-    except (TypeError, ValueError, IndexError):
-        return default

@@ -23,8 +23,14 @@ SPATIAL_DIMS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"), ("northin
 
 DEGREES = ("latitude", "lat")
 
-CRS_KEYS = ("proj:code", "proj:wkt2", "proj:projjson", "crs_wkt", "crs", "spatial_ref", "proj:epsg", "epsg")
+CRS_KEYS = ("_CRS", "proj:code", "proj:wkt2", "proj:projjson", "crs_wkt", "crs", "spatial_ref", "proj:epsg", "epsg")
 """Attributes of an object that name its CRS."""
+
+CRS_COORDS = ("proj:code", "proj:epsg", "epsg")
+"""Coordinates of a single value that name it, as stackstac's."""
+
+GDAL_CRS = ("wkt", "projjson", "url")
+"""What `_CRS` may hold: https://gdal.org/en/stable/drivers/raster/zarr.html."""
 
 TRANSFORM_KEYS = ("spatial:transform", "proj:transform", "transform")
 """Attributes that hold an affine, in the order a, b, c, d, e, f."""
@@ -35,7 +41,18 @@ EVEN_PX = 0.01
 UNEVEN_PX = 0.5
 """However coarse their dtype is, coordinates that are off by more are not even."""
 
-METRES = {"km": 1000.0, "kilometer": 1000.0, "kilometers": 1000.0, "kilometre": 1000.0}
+METRES = dict.fromkeys(("m", "metre", "meter", "metres", "meters"), 1.0) | dict.fromkeys(
+    ("km", "kilometre", "kilometer", "kilometres", "kilometers"), 1000.0
+)
+"""Units of length of coordinates."""
+
+RADIANS = dict.fromkeys(("rad", "radian", "radians"), 1.0) | dict.fromkeys(
+    ("microradian", "microradians", "urad"), 1e-6
+)
+"""Units of angles at which a satellite scans."""
+
+STANDARD_ROWS = ("projection_y_coordinate", "projection_y_angular_coordinate", "latitude", "grid_latitude")
+STANDARD_COLS = ("projection_x_coordinate", "projection_x_angular_coordinate", "longitude", "grid_longitude")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +70,21 @@ class Grid:
 
 def spatial_dims(array: Any) -> tuple[str, str]:
     """Names of the dimensions of rows and columns."""
+    told = array.attrs.get("spatial:dimensions")
+    if isinstance(told, list | tuple) and len(told) == 2 and set(told) <= set(array.dims):
+        return str(told[0]), str(told[1])
     lowered = {str(dim).lower(): str(dim) for dim in array.dims}
     for rows, cols in SPATIAL_DIMS:
         if rows in lowered and cols in lowered:
             return lowered[rows], lowered[cols]
-    axes = {str(array.coords[dim].attrs.get("axis", "")).upper(): str(dim) for dim in array.dims if dim in array.coords}
+    axes = {_axis(array.coords[dim].attrs): str(dim) for dim in array.dims if dim in array.coords}
     return (axes["Y"], axes["X"]) if {"X", "Y"} <= set(axes) else (str(array.dims[-2]), str(array.dims[-1]))
+
+
+def _axis(attributes: Mapping[str, Any]) -> str:
+    """X or Y, as the attributes of a coordinate say it; else what they say, or nothing."""
+    said, standard = str(attributes.get("axis", "")).upper(), attributes.get("standard_name")
+    return said or ("Y" if standard in STANDARD_ROWS else "X" if standard in STANDARD_COLS else "")
 
 
 def grid_of(data: Any, array: Any, dims: tuple[str, str], *, crs: str | None, name: str) -> Grid:
@@ -76,7 +102,7 @@ def grid_of(data: Any, array: Any, dims: tuple[str, str], *, crs: str | None, na
     """
     shape = array.sizes[dims[0]], array.sizes[dims[1]]
     told = crs_named(crs) if crs is not None else _crs(data, array, dims, name)
-    affine = _affine(data, array, dims, name)
+    affine = _affine(data, array, dims, told, name)
     if told is None and (affine is None or _is_count(affine)):
         return Grid(GeoBox(shape, Affine.identity(), None))
     if affine is None:
@@ -113,6 +139,9 @@ def _crs(data: Any, array: Any, dims: tuple[str, str], name: str) -> CRS | None:
         for key in CRS_KEYS:
             if attributes.get(key):
                 return _understood(attributes[key], name)
+    for key in CRS_COORDS:
+        if key in array.coords and array.coords[key].ndim == 0 and array.coords[key].dtype.kind in "iuUO":
+            return _understood(array.coords[key].item(), name)
     units = [str(attributes.get("units", "")).lower() for attributes in places]
     degrees = dims[0].lower() in DEGREES or (len(units) == 2 and all(unit.startswith("degree") for unit in units))
     return crs_named("EPSG:4326") if degrees else None
@@ -135,7 +164,7 @@ def _mappings(data: Any, array: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _understood(found: Any, name: str) -> CRS:
-    """The CRS of WKT, a code, PROJJSON or CF attributes.
+    """The CRS of WKT, a code, PROJJSON, CF attributes, or several of them by name as GDAL's Zarr has them.
 
     Raises:
         GridError: It is none of these.
@@ -143,9 +172,11 @@ def _understood(found: Any, name: str) -> CRS:
     try:
         if isinstance(found, Mapping) and "grid_mapping_name" in found:
             return crs_from_wkt(pyproj.CRS.from_cf(dict(found)).to_wkt())
+        if isinstance(found, Mapping) and not {"type", "$schema"} & set(found):
+            found = next(found[key] for key in GDAL_CRS if key in found)
         old = re.fullmatch(r"\+?init=(epsg:\d+)", str(found), re.IGNORECASE)
         return crs_from_wkt(pyproj.CRS.from_user_input(old[1] if old else _plain(found)).to_wkt())
-    except (CRSError, ValueError, KeyError, TypeError) as error:
+    except (CRSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise GridError(f"{name} has a CRS that is not understood; give it with crs: EPSG:...") from error
 
 
@@ -156,28 +187,67 @@ def _plain(found: Any) -> Any:
 # -- coordinates -------------------------------------------------------------------------------------------------------
 
 
-def _affine(data: Any, array: Any, dims: tuple[str, str], name: str) -> Affine | None:
+def _affine(data: Any, array: Any, dims: tuple[str, str], crs: CRS | None, name: str) -> Affine | None:
     """Pixels to coordinates; None where nothing says them."""
     told = _told(data, array)
     if any(dim not in array.coords for dim in dims):
         if told is None:
             _refuse_swath(array, dims, name)
         return told
-    rows, cols = (_values(array.coords[dim], name) for dim in dims)
+    rows, cols = (_values(array.coords[dim], crs, name) for dim in dims)
     if all(array.coords[dim].attrs.get("units") == "pixel" for dim in dims):
         # odc-geo counts the pixels of turned grids from half a pixel on.
         return None if told is None else told @ _from_axes(rows, cols, Affine.identity(), dims, name)
     found = _from_axes(rows, cols, told, dims, name)
+    if told is None:
+        return found
     rounding = max(_rounding(rows) / abs(found.e), _rounding(cols) / abs(found.a))
-    return told if told is not None and _agree(found, told, (len(rows), len(cols)), rounding) else found
+    shape = len(rows), len(cols)
+    corners = found @ Affine.translation(0.5, 0.5)
+    if _on_pixels_of(told, corners, shape, rounding):  # stackstac gives the upper left corner of each pixel
+        found = corners
+    return told if _agree(found, told, shape, rounding) else found
 
 
-def _values(coordinate: Any, name: str) -> NDArray[Any]:
-    values = np.asarray(coordinate.values)
+def _values(coordinate: Any, crs: CRS | None, name: str) -> NDArray[Any]:
+    """Coordinates along a dimension, unpacked, in the unit of the CRS.
+
+    Raises:
+        GridError: They are no numbers, or angles that a satellite scans, with a CRS of none.
+    """
+    values, attributes = np.asarray(coordinate.values), coordinate.attrs
     if values.dtype.kind not in "iuf":
         raise GridError(f"{coordinate.name} of {name} holds {values.dtype}; needed are coordinates of pixel centres")
-    units = str(coordinate.attrs.get("units", "")).lower()
-    return values * METRES[units] if units in METRES else values
+    if "scale_factor" in attributes or "add_offset" in attributes:
+        values = values * float(attributes.get("scale_factor", 1)) + float(attributes.get("add_offset", 0))
+    factor = _factor(str(attributes.get("units", "")).lower(), crs)
+    if factor is None:
+        raise GridError(
+            f"coordinate {coordinate.name} of {name} is in {attributes['units']}, and its CRS is not that of a "
+            "geostationary satellite; needed are coordinates in the unit of the CRS, or another one with crs: EPSG:..."
+        )
+    return values if factor == 1 else values * factor
+
+
+def _factor(units: str, crs: CRS | None) -> float | None:
+    """From coordinates in `units` to those of the CRS; None where angles meet a CRS that has none.
+
+    Scan angles times the height of the satellite are its coordinates:
+    https://cfconventions.org/Data/cf-conventions/cf-conventions-1.11/cf-conventions.html#_geostationary_projection.
+    """
+    number, _, unit = units.rpartition(" ")
+    try:
+        count = float(number or 1)
+    except ValueError:
+        return 1.0
+    own = crs.proj.axis_info[0].unit_conversion_factor if crs is not None and crs.proj.is_projected else 1.0
+    if unit in METRES:
+        return count * METRES[unit] / own
+    if unit not in RADIANS:
+        return 1.0
+    height = None if crs is None else crs.proj.to_cf().get("perspective_point_height")
+    geostationary = crs is not None and "geostationary" in str(crs.proj.to_cf().get("grid_mapping_name", ""))
+    return count * RADIANS[unit] * float(height) / own if geostationary and height is not None else None
 
 
 def _told(data: Any, array: Any) -> Affine | None:
@@ -195,8 +265,10 @@ def _written(data: Any, array: Any) -> Affine | None:
     for attributes in (array.attrs, data.attrs):
         for key in TRANSFORM_KEYS:
             numbers = attributes.get(key)
-            if isinstance(numbers, list | tuple | np.ndarray) and len(numbers) in (6, 9):
-                return Affine(*(float(number) for number in numbers[:6]))
+            if isinstance(numbers, list | tuple | np.ndarray | Affine) and len(tuple(numbers)) in (6, 9):
+                found = Affine(*(float(number) for number in tuple(numbers)[:6]))
+                nodes = key.startswith("spatial:") and attributes.get("spatial:registration") == "node"
+                return found @ Affine.translation(-0.5, -0.5) if nodes else found
     return None
 
 
@@ -248,6 +320,13 @@ def _step(values: NDArray[Any], dim: str, name: str) -> float | None:
 def _rounding(values: NDArray[Any]) -> float:
     """What a coordinate may be off by because of its dtype."""
     return 2 * float(np.finfo(values.dtype).eps) * float(np.abs(values).max()) if values.dtype.kind == "f" else 0.0
+
+
+def _on_pixels_of(told: Affine, found: Affine, shape: tuple[int, int], rounding_px: float) -> bool:
+    """Whether a grid is a part of another, in whole pixels."""
+    col, row = ~told @ (found.c, found.f)
+    shift = Affine.translation(round(col), round(row))
+    return _agree(found, told @ shift, shape, min(rounding_px, 0.25))
 
 
 def _agree(found: Affine, told: Affine, shape: tuple[int, int], rounding_px: float) -> bool:

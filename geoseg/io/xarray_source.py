@@ -16,12 +16,13 @@ from odc.geo.geobox import GeoBox
 from geoseg.errors import InputError, ReadError
 from geoseg.extras import extra_module
 from geoseg.io.cube_places import READ_ERRORS, InMemory, Place, ZarrPlace, is_xarray
-from geoseg.io.gdal import equals_nodata, instant
+from geoseg.io.gdal import equals_nodata, instant, is_code
 from geoseg.io.grids import Lattice
 from geoseg.io.handles import one_line
 from geoseg.io.protocol import Source
 from geoseg.io.resample import Patch, read_onto, resampling_named
-from geoseg.io.xarray_facts import Cube, CubeOptions, Piece, describe_cube, moments_of
+from geoseg.io.xarray_facts import Cube, Piece, describe_cube, moments_of
+from geoseg.io.xarray_values import EVERYTHING, CubeOptions, Meaning
 from geoseg.raster import Raster
 from geoseg.tiling import Window
 
@@ -113,7 +114,7 @@ class XarraySource:
         """The same, read by nearest neighbour; where values are `codes`, not scaled, and no code is nodata."""
         if codes is None:
             return replace(self, resampling="nearest")
-        meant = any(value in codes for piece in self.cube.pieces for value in piece.nodata)
+        meant = any(is_code(value, codes) for piece in self.cube.pieces for value in piece.nodata)
         options = replace(self.options, scale=1.0, offset=0.0, nodata=NO_NODATA if meant else self.options.nodata)
         return replace(self, options=options, resampling="nearest")
 
@@ -163,8 +164,8 @@ class XarraySource:
         valid, start = np.ones((inside.rows, inside.cols), np.bool_), 0
         for piece in cube.pieces:
             raw = self._raw(piece, inside)
-            valid &= _valid(raw, piece.nodata)
-            scaled = raw * piece.scale + piece.offset if cube.scaled else raw
+            valid &= _valid(raw, piece.meaning)
+            scaled = raw * piece.meaning.scale + piece.meaning.offset if cube.scaled else raw
             out.pixels[start : start + len(raw), rows, cols] = scaled
             start += len(raw)
         out.valid[rows, cols] = valid
@@ -186,11 +187,13 @@ class XarraySource:
         return found.astype(piece.dtype, copy=False)
 
 
-def _valid(raw: NDArray[Any], nodata: tuple[float, ...]) -> NDArray[np.bool_]:
-    """Where all bands are finite and none is nodata, `(row, col)`."""
+def _valid(raw: NDArray[Any], meaning: Meaning) -> NDArray[np.bool_]:
+    """Where all bands are finite and within their limits, and none is nodata, `(row, col)`."""
     valid = np.isfinite(raw).all(axis=0)
-    for value in nodata:
+    for value in meaning.nodata:
         valid &= ~equals_nodata(raw, value).any(axis=0)
+    if meaning.limits != EVERYTHING:
+        valid &= ((raw >= meaning.limits[0]) & (raw <= meaning.limits[1])).all(axis=0)
     return np.asarray(valid)
 
 
