@@ -118,6 +118,7 @@ def call(verb: Callable[..., Any], args: Sequence[str], *, name: str) -> Any:
     subject = next((key for key, value in parameters.items() if value.kind is value.POSITIONAL_OR_KEYWORD), None)
     several = subject is not None and takes_several(verb, subject)
     flags = {key for key, value in parameters.items() if value.annotation in (bool, "bool")}
+    numbers = {key for key, value in parameters.items() if "float" in str(value.annotation)}
     parser = ArgumentParser(
         prog=f"geoseg {name}",
         usage=usage(verb, name=name, subject=subject),
@@ -131,7 +132,8 @@ def call(verb: Callable[..., Any], args: Sequence[str], *, name: str) -> Any:
         print(_dashed(parser.format_help()))
         raise SystemExit(0)
     try:
-        options = parser.parse_args(normalized(args, flags=flags, subject=subject, several=several))
+        given = normalized(args, flags=flags, subject=subject, several=several)
+        options = parser.parse_args([_as_yaml(option, numbers=numbers) for option in given])
     except ArgumentError as error:
         raise InputError(f"{name}: {_reason(error, verb)}; see geoseg {name} --help") from error
     options = parser.instantiate(options)
@@ -203,6 +205,16 @@ def normalized(args: Sequence[str], *, flags: set[str], subject: str | None = No
     if bare:
         out.append(f"--{subject}={json.dumps(bare) if several else bare[0]}")
     return out
+
+
+def _as_yaml(option: str, *, numbers: set[str]) -> str:
+    """An option whose value is no number as YAML, which reads the values, writes that.
+
+    >>> _as_yaml("--nodata=nan", numbers={"nodata"}), _as_yaml("--out=nan", numbers={"nodata"})
+    ('--nodata=.nan', '--out=nan')
+    """
+    key, _, value = option.removeprefix("--").partition("=")
+    return f"--{key}=.nan" if key in numbers and value.lower() == "nan" else option
 
 
 def _no_option(token: str) -> str:

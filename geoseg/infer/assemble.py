@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+
+import shapely
 
 import geoseg
 from geoseg.errors import OutputError
@@ -13,14 +16,20 @@ from geoseg.infer.parts import JobFolder, Outputs, write_text
 from geoseg.infer.reading import Unread
 from geoseg.infer.task import SceneTask
 from geoseg.io.cog import write_cog
+from geoseg.io.combine import Mosaic
 from geoseg.io.dates import said_span
 from geoseg.io.item import MapAsset, map_item, write_item
+from geoseg.io.regions import Area
 from geoseg.io.stamps import paths_in, unsigned
-from geoseg.tiling import Block
+from geoseg.tiling import Block, Window
 
 LARGE_PX = 8192**2
 """Pixels from which memory that is freed is returned at once, which takes a twentieth of the time: GDAL would come to
 hold more than the blocks did."""
+
+
+AREA_POINTS = 500
+"""Points of an area that are written into a map's tags, which are read with every look at it."""
 
 
 def assemble(
@@ -40,7 +49,7 @@ def assemble(
             write_cog(
                 [folder.part(block, layer.name) for block in blocks], staged.layer(layer.name), geobox=geobox,
                 dtype=layer.dtype(legend), nodata=layer.nodata(legend), resampling=layer.resampling, tags=tags,
-                legend=legend if layer.kind == "class" else None, band_names=layer.bands(legend),
+                legend=legend if layer.kind == "class" else None, band_names=layer.bands(legend), unit=layer.unit,
             )  # fmt: skip
 
         large = geobox.shape[0] * geobox.shape[1] > LARGE_PX
@@ -67,6 +76,18 @@ def assemble(
         raise OutputError(f"{outputs.class_map} cannot be put together: {error.strerror or error}") from error
 
 
+def _written(area: Area) -> str:
+    """An area as JSON that `--area` takes: its rows and columns or polygons, or the box around many."""
+    region = area.region
+    if isinstance(region, Window):
+        return json.dumps({"rows": [region.row_off, region.row_stop], "cols": [region.col_off, region.col_stop]})
+    crs = {} if region.crs is None else {"crs": str(region.crs)}
+    shapes = shapely.get_parts(region.geometries)
+    if shapely.get_num_coordinates(shapes).sum() > AREA_POINTS:
+        return json.dumps({"bbox": list(region.bounds), **crs})
+    return json.dumps({**json.loads(shapely.to_geojson(shapely.MultiPolygon(list(shapes)))), **crs})
+
+
 def _tags(task: SceneTask, model: Mapping[str, str]) -> dict[str, str]:
     """Where the map comes from. No time: the same job gives the same bytes; the STAC Item says when."""
     tiling = task.tiling
@@ -77,6 +98,7 @@ def _tags(task: SceneTask, model: Mapping[str, str]) -> dict[str, str]:
         "GEOSEG_TILE_PX": f"{tiling.rows.tile} {tiling.cols.tile}",
         "GEOSEG_OVERLAP_PX": f"{tiling.rows.overlap} {tiling.cols.overlap}",
         "GEOSEG_BLEND": task.blend,
-        **({"GEOSEG_RULE": task.rule} if task.members else {}),
+        **({"GEOSEG_RULE": task.rule} if isinstance(task.source, Mosaic) or task.members else {}),
+        **({} if task.area is None else {"GEOSEG_AREA": _written(task.area)}),
     }
     return own | {f"GEOSEG_MODEL_{key.upper()}": value for key, value in model.items()}

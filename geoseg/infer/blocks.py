@@ -102,7 +102,7 @@ def run_blocks(
     strip: Strip | None = None
     current: TileRow | None = None
     done: list[dict[str, NDArray[Any]]] = []
-    unread: dict[int, list[Unread]] = {}
+    unread: list[Unread] = []
     with ExitStack() as stack:
         stack.enter_context(few_pauses())
         if readers == 1:  # the network works in this process's memory
@@ -115,21 +115,22 @@ def run_blocks(
         for (row, batch), scores in stack.enter_context(closing(in_lanes(work, lanes=lanes))):
             if row is not current:
                 if strip is None or row.step.fresh:
-                    strip, unread = Strip(task, row.step.block), {}
+                    strip, unread = Strip(task, row.step.block), []
                 strip.begin(row)
                 current = row
             if batch is not None and strip is not None:
                 strip.add(batch, cast("Scores", scores))
                 continue
             step = row.step
-            unread.setdefault(step.block.index, []).extend(row.unread)
+            unread += row.unread
             if step.emit and strip is not None:
                 done.append(strip.finish(row))
             if progress is not None:
                 progress(step.emit * step.block.window.cols)
             if step.last:
-                yield _finished(step.block, done, [item for items in unread.values() for item in items])
-                done, unread = [], {step.block.index: unread[step.block.index]}
+                yield _finished(step.block, done, unread)
+                # Tiles may reach over several of the blocks below.
+                done, unread = [], [item for item in unread if item.window.row_stop > step.block.window.row_stop]
                 if readers == 1:
                     give_back()  # what the threads left free adds up, the more blocks the more
 

@@ -72,11 +72,12 @@ class Ensemble:
         return max(spent) + self.batch_tiles * model_shape[0] * model_shape[1] * self.classes * 4
 
     def check(
-        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
-    ) -> None:
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *,
+        counted: Sequence[NDArray[np.bool_]], model_shape: tuple[int, int],
+    ) -> None:  # fmt: skip
         """Let each member look at its bands."""
         for member, pick in zip(self.members, self.picks, strict=True):
-            member.check([tile[list(pick)] for tile in tiles], valid, model_shape=model_shape)
+            member.check([tile[list(pick)] for tile in tiles], valid, counted=counted, model_shape=model_shape)
 
     def scores(
         self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]

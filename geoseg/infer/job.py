@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odc.geo.geobox import GeoBox
 
@@ -23,7 +23,7 @@ import geoseg
 from geoseg.errors import GeosegError, InputError
 from geoseg.infer.assemble import assemble
 from geoseg.infer.blend import BLENDS
-from geoseg.infer.encode import notes_of
+from geoseg.infer.encode import Notes, notes_of
 from geoseg.infer.executors import EXECUTORS, Crew
 from geoseg.infer.holding import held
 from geoseg.infer.layers import LAYERS
@@ -32,8 +32,11 @@ from geoseg.infer.reading import ON_ERROR, Unread, merged
 from geoseg.infer.seams import SeamReport
 from geoseg.infer.task import SceneTask
 from geoseg.io.outputs import check_output, is_among
-from geoseg.io.stamps import file_stamps, files_in, unsigned
+from geoseg.io.stamps import file_stamps, files_in, paths_in, unsigned
 from geoseg.tiling import Block, Tiling
+
+if TYPE_CHECKING:
+    from geoseg.io.protocol import Source
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class PredictResult:
         valid_px: Pixels with a class.
         overlap_px: Pixels of the scene that neighbouring tiles share, down and across.
         excess: Pixels predicted over pixels of the scene.
-        unread: Places that could not be read and are nodata.
+        unread: Places that could not be read; they are nodata but where another scene gave a class.
         seconds: Time that this run took.
         seams: Whether tile borders show, where that was asked.
     """
@@ -151,7 +154,7 @@ def run_job(job: Job, *, progress: Progress | None = None) -> PredictResult:
             known = folder.read_notes()
             folder.publish(outputs, stale=_stale(outputs) if job.overwrite else ())
     valid_px, unread = known["valid_px"], [Unread.from_list(values) for values in known["unread"]]
-    _say_what_lacks(job, valid_px, unread)
+    _say_what_lacks(job, Notes(valid_px, known["lost_px"], unread))
     return PredictResult(
         class_map=outputs.class_map, layers={name: outputs.layer(name) for name in outputs.layers},
         style=outputs.style, item=outputs.item, geobox=task.source.geobox, blocks=len(blocks),
@@ -166,7 +169,7 @@ def _missing(task: SceneTask, blocks: Sequence[Block], folder: JobFolder) -> lis
     def is_missing(block: Block) -> bool:
         if not folder.is_finished(block):
             return True
-        return task.on_error == "stop" and bool(notes_of(folder.part(block, "class"))[1])
+        return task.on_error == "stop" and bool(notes_of(folder.part(block, "class")).unread)
 
     return [block for block in blocks if is_missing(block)]
 
@@ -174,10 +177,10 @@ def _missing(task: SceneTask, blocks: Sequence[Block], folder: JobFolder) -> lis
 def _assemble(job: Job, blocks: Sequence[Block], folder: JobFolder) -> None:
     """Put the outputs together, and keep what is known of them."""
     notes = [notes_of(folder.part(block, "class")) for block in blocks]
-    unread = merged(item for _, items in notes for item in items)
+    unread = merged(item for note in notes for item in note.unread)
     assemble(job.task, blocks, folder, job.outputs, model=job.model, unread=unread)
-    valid_px = sum(valid for valid, _ in notes)
-    folder.write_notes({"valid_px": valid_px, "unread": [item.to_list() for item in unread]})
+    valid_px, lost_px = sum(note.valid_px for note in notes), sum(note.lost_px for note in notes)
+    folder.write_notes({"valid_px": valid_px, "lost_px": lost_px, "unread": [item.to_list() for item in unread]})
 
 
 def _stale(outputs: Outputs) -> list[Path]:
@@ -228,8 +231,8 @@ def _identity(task: SceneTask, *, model: Mapping[str, str]) -> dict[str, Any]:
     tiling, grid = task.tiling, task.source.geobox
     return {
         "version": geoseg.__version__,
-        "source": QUERY.sub(lambda query: unsigned(query[0]), repr(task.source)),
-        "files": {unsigned(path): stamp for path, stamp in file_stamps(files_in(task.source)).items()},
+        "source": _said(task.source),
+        "files": {_absolute(unsigned(path)): stamp for path, stamp in file_stamps(files_in(task.source)).items()},
         "grid": [list(grid.shape), list(grid.affine)[:6], str(grid.crs)],
         "model": {name: value for name, value in model.items() if name not in HOW},
         **{name: model[name] for name in HOW if name in model},
@@ -241,6 +244,22 @@ def _identity(task: SceneTask, *, model: Mapping[str, str]) -> dict[str, Any]:
         "rule": task.rule if task.members else "",
         "area": "" if task.area is None else task.area.digest,
     }
+
+
+def _said(source: Source) -> str:
+    """A source in words that are the same from any folder, and whatever signs its addresses."""
+    text = repr(source)
+    for path in paths_in(source):
+        text = text.replace(repr(path), repr(_absolute(path)))
+    return QUERY.sub(lambda query: unsigned(query[0]), text)
+
+
+def _absolute(path: str) -> str:
+    """A path that is here, from the root; any other name as it is."""
+    try:
+        return str(Path(path).resolve()) if Path(path).exists() else path
+    except (OSError, ValueError):  # it is no name of a file
+        return path
 
 
 def _make(
@@ -259,15 +278,16 @@ def _make(
         EXECUTORS[job.crew.engine](job.task, missing, crew=job.crew, keep=folder.keep, progress=progress)
 
 
-def _say_what_lacks(job: Job, valid_px: int, unread: Sequence[Unread]) -> None:
-    outputs = job.outputs
-    if not valid_px:
+def _say_what_lacks(job: Job, notes: Notes) -> None:
+    outputs, unread = job.outputs, notes.unread
+    if not notes.valid_px:
         where = "the scene" if job.task.area is None else "the area"
         logger.warning("%s has no valid pixel: %s is nodata throughout", where, outputs.class_map)
     if unread:
         pixels, places = sum(item.window.rows * item.window.cols for item in unread), len(unread)
+        lost = "and are nodata" if notes.lost_px == pixels else f"of some scene, {notes.lost_px} of the map are nodata"
         logger.warning(
-            "%d pixels in %d %s could not be read and are nodata:", pixels, places, "place" if places == 1 else "places"
+            "%d pixels in %d %s could not be read %s:", pixels, places, "place" if places == 1 else "places", lost
         )
         for item in unread[:LISTED]:
             logger.warning("  %s: %s", item, item.reason)

@@ -45,6 +45,11 @@ class Layer:
         return legend.names if self.each_class else (self.name,)
 
     @property
+    def unit(self) -> str:
+        """The unit of its values; none of classes."""
+        return "%" if self.kind == "percent" else ""
+
+    @property
     def resampling(self) -> Literal["mode", "average"]:
         """How its overviews are made."""
         return "mode" if self.kind == "class" else "average"

@@ -135,8 +135,9 @@ class OnnxPredictor:
         return "fp32"
 
     def check(
-        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
-    ) -> None:
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *,
+        counted: Sequence[NDArray[np.bool_]], model_shape: tuple[int, int],
+    ) -> None:  # fmt: skip
         """Nothing: the file says what is computed, and there is no choice."""
 
     @property

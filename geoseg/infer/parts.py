@@ -117,8 +117,9 @@ class JobFolder:
             overwrite: Whether another job's parts may be deleted.
 
         Raises:
-            OutputError: The folder cannot be made, or holds another job's parts.
+            OutputError: The folder cannot be made, or holds another job's parts; or the style is that of polygons.
         """
+        _refuse_polygons_style(outputs.style)
         folder = folder_of(outputs.class_map)
         wanted = json.loads(json.dumps(dict(identity)))
         found = _read_job(folder)
@@ -272,6 +273,22 @@ def _read_job(folder: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict) or "format" not in found or "identity" not in found:
         return None
     return found if found["format"] == FORMAT else {"identity": {"format": found["format"]}}
+
+
+def _refuse_polygons_style(path: Path) -> None:
+    """Nothing, where no style stands or one of a raster.
+
+    Raises:
+        OutputError: It is the style of a vector layer, which the map's would take away from polygons of that name.
+    """
+    try:
+        found = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if "<renderer-v2" in found:
+        raise OutputError(
+            f"{path} is the style of polygons of that name; give the map another name, or move the style away"
+        )
 
 
 def _refuse_other(folder: Path, found: Mapping[str, Any] | None, wanted: Mapping[str, Any], *, overwrite: bool) -> None:

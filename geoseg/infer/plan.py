@@ -34,16 +34,16 @@ BLOCKS_HELD = 4
 """Finished blocks in memory: being filled, put together, waiting and being encoded."""
 
 
-def bytes_per_col(task: SceneTask, *, block_rows: int) -> int:
+def bytes_per_col(task: SceneTask, *, block_rows: int, lanes: int = 1) -> int:
     """Bytes that each pixel column of a strip costs: sums, pixels now and read ahead, and finished rows.
 
     Args:
         task: The scene and the network.
         block_rows: Lattice rows of a block.
+        lanes: How many scenes lie under one row of tiles of the strip at a time, each as wide as the strip in memory.
     """
     legend, rows = task.legend, task.tiling.rows
     pixel = len(task.source.bands) * task.source.dtype.itemsize + 2
-    lanes = largest_overlap(task.scenes, slack_px=rows.tile)
     carried = rows.tile * (4 * len(legend) + 2 * pixel) * lanes  # tiles of the row before may still be at work
     ahead = 3 * rows.tile * pixel * lanes  # the rows just read, the next, and the reader's own copy
     layers = sum(len(layer.bands(legend)) * layer.dtype(legend).itemsize for layer in task.layers)
@@ -52,10 +52,30 @@ def bytes_per_col(task: SceneTask, *, block_rows: int) -> int:
     return carried + ahead + finished + measuring
 
 
-def buffer_bytes(task: SceneTask, cells: tuple[int, int]) -> int:
-    """Bytes for pixels, sums and finished blocks of `cells` (down, across) lattice cells."""
+def buffer_bytes(task: SceneTask, cells: tuple[int, int], *, lanes: int | None = None) -> int:
+    """Bytes for pixels, sums and finished blocks of `cells` (down, across) lattice cells.
+
+    Args:
+        task: The scene and the network.
+        cells: Of a block.
+        lanes: What `lanes_of` gives for strips of so many cells, where that is known.
+    """
     cols = task.tiling.cols
-    return bytes_per_col(task, block_rows=cells[0]) * (cells[1] * cols.stride + cols.tile)
+    lanes = lanes_of(task, across=cells[1]) if lanes is None else lanes
+    return bytes_per_col(task, block_rows=cells[0], lanes=lanes) * (cells[1] * cols.stride + cols.tile)
+
+
+def lanes_of(task: SceneTask, *, across: int) -> int:
+    """How many scenes may lie under one row of tiles of any strip of `across` lattice cells at a time, at most."""
+    rows, cols = task.tiling.rows, task.tiling.cols
+    more = ceil(cols.tile / cols.stride) - 1  # cells that a tile reaches over beside its own
+    under: dict[int, list[Member]] = {}
+    for member in task.members:
+        tiles = cols.touching(member.window.col_off, member.window.col_stop)
+        last = min(tiles.stop - 1 + more, cols.count - 1)
+        for strip in range(tiles.start // across, last // across + 1):
+            under.setdefault(strip, []).append(member)
+    return max((largest_overlap(members, slack_px=rows.tile) for members in under.values()), default=1)
 
 
 def largest_overlap(members: Iterable[Member], *, slack_px: int) -> int:
@@ -105,11 +125,11 @@ def cells_for(
     cols = task.tiling.cols
     widest = STRIP_PX if task.predictor.readers == 1 else DEVICE_STRIP_PX
     most = min(cols.count, max(1, widest // cols.stride))
-    for strips in range(ceil(cols.count / most), cols.count + 1):
-        across = ceil(cols.count / strips)
+    for across in dict.fromkeys(ceil(cols.count / strips) for strips in range(ceil(cols.count / most), cols.count + 1)):
         down = block_rows_for(task.tiling, across=across, workers=workers, alone=alone)
+        lanes = lanes_of(task, across=across)
         while True:
-            cost = buffer_bytes(task, (down, across))
+            cost = buffer_bytes(task, (down, across), lanes=lanes)
             if sharing * (spent_bytes + cost) <= memory_bytes:
                 return down, across
             if down == 1:

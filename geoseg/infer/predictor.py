@@ -207,29 +207,30 @@ class TorchPredictor:
         return one * self.batch_tiles * min(self.lanes, tiles)
 
     def check(
-        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
-    ) -> None:
-        """Go back to fp32 where the arithmetic chosen by `auto` gives other classes on tiles of the scene.
-
-        Args:
-            tiles: As for `scores`.
-            valid: As for `scores`.
-            model_shape: As for `scores`.
-        """
-        wanted = self._given[4]
-        if wanted != "auto" or self.precision == "fp32" or not tiles:
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *,
+        counted: Sequence[NDArray[np.bool_]], model_shape: tuple[int, int],
+    ) -> None:  # fmt: skip
+        """Go back to fp32 where `auto` chose what gives other classes, or no tile can tell; as `Predictor.check`."""
+        chosen = self.precision
+        if self._given[4] != "auto" or chosen == "fp32":
             return
-        chosen, maps = self.precision, []
+        if not tiles:
+            self._be_exact(f"too few pixels were found to hold {chosen} against fp32")
+            return
+        maps = []
         for self.precision in ("fp32", chosen):
             maps.append([self._classes(*tile, model_shape) for tile in zip(tiles, valid, strict=True)])
-        usable = np.stack(valid)
-        same = float((np.stack(maps[0]) == np.stack(maps[1]))[usable].mean()) if usable.any() else 1.0
+        same = float((np.stack(maps[0]) == np.stack(maps[1]))[np.stack(counted)].mean())
+        said = f"{chosen} gives the class of fp32 at {100 * same:.2f} % of the pixels"
         if same < LEAST_AGREEMENT:
-            self.precision = "fp32"
-            self._make_ready()
-            logger.info("%s gives the class of fp32 at %.2f %% of the pixels only; fp32 is used", chosen, 100 * same)
+            self._be_exact(f"{said} only")
         else:
-            logger.info("%s gives the class of fp32 at %.2f %% of the pixels", chosen, 100 * same)
+            logger.info("%s", said)
+
+    def _be_exact(self, why: str) -> None:
+        logger.info("%s; fp32 is used", why)
+        self.precision = "fp32"
+        self._make_ready()
 
     def _classes(self, tile: NDArray[Any], valid: NDArray[np.bool_], model_shape: tuple[int, int]) -> NDArray[Any]:
         """The channel of the highest score of one tile, `(row, col)`."""

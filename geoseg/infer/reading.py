@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,42 +30,45 @@ PIECE_PX = 1024
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Pixels of the scene that could not be read, and why."""
+    """Pixels of the map's grid that could not be read, why, and of which scene where each is predicted on its own."""
 
     window: Window
     reason: str
+    scene: str = ""
 
     def within(self, window: Window) -> Unread | None:
         """The part of it inside `window`; None where there is none."""
         part = self.window.intersect(window)
-        return Unread(part, self.reason) if part.rows and part.cols else None
+        return replace(self, window=part) if part.rows and part.cols else None
 
     def to_list(self) -> list[Any]:
         """Plain values that `Unread.from_list` reads back."""
         window = self.window
-        return [window.row_off, window.col_off, window.rows, window.cols, self.reason]
+        values = [window.row_off, window.col_off, window.rows, window.cols, self.reason]
+        return [*values, self.scene] if self.scene else values
 
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> Unread:
         """What `to_list` gave."""
-        return cls(Window(*map(int, values[:4])), str(values[4]))
+        return cls(Window(*map(int, values[:4])), *map(str, values[4:6]))
 
     def __str__(self) -> str:
         window = self.window
-        return f"rows {window.row_off} to {window.row_stop}, columns {window.col_off} to {window.col_stop}"
+        place = f"rows {window.row_off} to {window.row_stop}, columns {window.col_off} to {window.col_stop}"
+        return f"{place} of {self.scene}" if self.scene else place
 
 
 def merged(unread: Iterable[Unread]) -> list[Unread]:
-    """The same pixels in fewer places: what lies below or beside each other is joined, with the first's reason."""
+    """The same pixels in fewer places: those of a scene that touch are joined, with the first's reason."""
     found = list(unread)
     for down in (True, False):
-        found.sort(key=lambda item: _placed_along(item.window, down=down))
+        found.sort(key=lambda item: (item.scene, *_placed_along(item.window, down=down)))
         joined: list[Unread] = []
         for item in found:
-            if joined and _continues(joined[-1].window, item.window, down=down):
+            if joined and joined[-1].scene == item.scene and _continues(joined[-1].window, item.window, down=down):
                 last, add = joined[-1].window, item.window
                 rows, cols = (last.rows + add.rows, last.cols) if down else (last.rows, last.cols + add.cols)
-                joined[-1] = Unread(Window(last.row_off, last.col_off, rows, cols), joined[-1].reason)
+                joined[-1] = replace(joined[-1], window=Window(last.row_off, last.col_off, rows, cols))
             else:
                 joined.append(item)
         found = joined

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -177,19 +177,21 @@ def read_rows(task: SceneTask, step: Step, pool: ThreadPoolExecutor | None) -> R
     stop = min((tiles.stop - 1) * cols.stride + cols.tile, cols.size)
     left = tiles.start * cols.stride
     part = Window(step.read[0], left, step.read[1] - step.read[0], stop - left)
-    wanted = _wanted(task, part)
+    wanted = wanted_in(task, part)
     pieces, reach = {}, part.intersect(task.reach)
     for number, member in enumerate(task.scenes):
         inner = reach.intersect(member.window)
         if not (inner.rows and inner.cols):
             continue
         piece = read_piece(member.source, inner, scene=task.source.geobox, on_error=task.on_error, pool=pool)
+        if piece.unread and task.members:
+            piece = replace(piece, unread=tuple(replace(item, scene=member.name) for item in piece.unread))
         if piece.valid.any() or piece.unread:
             pieces[number] = piece if inner == part else _spread(piece, inner, part)
     return Rows(part, pieces, wanted)
 
 
-def _wanted(task: SceneTask, window: Window) -> NDArray[np.bool_]:
+def wanted_in(task: SceneTask, window: Window) -> NDArray[np.bool_]:
     """Which pixels of a window a map is wanted for."""
     if task.area is None or not window.rows:
         return np.ones((window.rows, window.cols), np.bool_)

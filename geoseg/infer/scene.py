@@ -16,11 +16,11 @@ from geoseg.infer.ensemble import Ensemble
 from geoseg.infer.executors import EXECUTORS, Crew
 from geoseg.infer.job import Job, PredictResult, Progress, check_names, check_outputs, run_job
 from geoseg.infer.layers import chosen_layers
+from geoseg.infer.looking import looked_at
 from geoseg.infer.memory import resident_bytes
 from geoseg.infer.options import PredictOptions, TrainedModel
 from geoseg.infer.parts import Outputs, Plan, folder_of
 from geoseg.infer.plan import FIXED_BYTES, LIBRARIES_BYTES, buffer_bytes, cells_for
-from geoseg.infer.reading import Piece, read_piece
 from geoseg.infer.scale import SAME_GSD, Lattice, lattice_for, match_scene, scale_for
 from geoseg.infer.seams import check_seams
 from geoseg.infer.task import Member, Predictor, SceneTask
@@ -38,9 +38,6 @@ logger = logging.getLogger(__name__)
 
 WRITTEN_TILES = 24
 """Tiles of a COG, with all their bands, that GDAL may hold while it puts one together."""
-
-LOOKED_AT = (0.25, 0.5, 0.75)
-"""Where along the scene's diagonal tiles are looked at before a job begins."""
 
 
 def predict_scene(
@@ -102,26 +99,12 @@ def predict_scene(
 
 
 def _look(task: SceneTask) -> None:
-    """Let the predictor see some tiles: along the diagonal of what is mapped, where there is something to see."""
-    seen = [tile for share in LOOKED_AT if (tile := _tile_at(task, share)) is not None]
-    if not seen:
-        logger.info("no tile was found to hold %s against fp32", task.predictor.precision)
-    task.predictor.check([tile.pixels for tile in seen], [tile.valid for tile in seen], model_shape=task.model_shape)
-
-
-def _tile_at(task: SceneTask, share: float) -> Piece | None:
-    """The tile at that share of the diagonal, filled up as invalid; None where it has no pixel that can be read."""
-    tiling, reach = task.tiling, task.reach
-    row = int(reach.row_off + share * reach.rows) // tiling.rows.stride
-    col = int(reach.col_off + share * reach.cols) // tiling.cols.stride
-    window = tiling.tile(min(row, tiling.rows.count - 1), min(col, tiling.cols.count - 1))
-    piece = read_piece(
-        task.source, window.intersect(tiling.scene), scene=task.source.geobox, on_error="nodata", pool=None
-    )
-    whole = Piece.empty(len(task.source.bands), window, task.source.dtype)
-    rows, cols = piece.valid.shape
-    whole.pixels[:, :rows, :cols], whole.valid[:rows, :cols] = piece.pixels, piece.valid
-    return whole if piece.valid.any() else None
+    """Let the predictor see some tiles of what is mapped."""
+    looks = looked_at(task)
+    task.predictor.check(
+        [look.piece.pixels for look in looks], [look.piece.valid for look in looks],
+        counted=[look.counted for look in looks], model_shape=task.model_shape,
+    )  # fmt: skip
 
 
 def _crew(wanted: Crew) -> Crew:

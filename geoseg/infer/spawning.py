@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -83,11 +84,29 @@ def loaded(payload: bytes) -> Any:
         InputError: A class or a module is not there.
     """
     try:
-        return pickle.loads(payload)  # noqa: S301 (made by the process that started the work)
+        with _own_locks():
+            return pickle.loads(payload)  # noqa: S301 (made by the process that started the work)
     except (AttributeError, ImportError) as error:
         raise InputError(
             f"a worker cannot load the network: {error}; define it in a module that the worker can import"
         ) from error
+
+
+@contextmanager
+def _own_locks() -> Iterator[None]:
+    """Locks that libraries make when they are imported inside are of this process alone.
+
+    In a spawned process they would be for those that it spawns in turn, by a name that stays behind when it is killed.
+    """
+    if "fork" not in multiprocessing.get_all_start_methods():  # Windows
+        yield
+        return
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("fork", force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def check_device(predictor: Predictor, *, kind: str, workers: int) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geoseg.infer.canvas import Arrays, Scores
 from geoseg.infer.layers import Layer, chosen_layers
 from geoseg.infer.reading import Unread
+from geoseg.io.stamps import paths_in, unsigned
 from geoseg.tiling import Block, Tiling, Window
 
 if TYPE_CHECKING:
@@ -64,9 +65,17 @@ class Predictor(Protocol):
         """
 
     def check(
-        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
-    ) -> None:
-        """Look at some tiles of the scene, as for `scores`, before a job begins: is the arithmetic good enough?"""
+        self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *,
+        counted: Sequence[NDArray[np.bool_]], model_shape: tuple[int, int],
+    ) -> None:  # fmt: skip
+        """Look at some tiles of the scene before a job begins: is the arithmetic good enough?
+
+        Args:
+            tiles: As for `scores`; none where there is too little to look at.
+            valid: As for `scores`.
+            counted: `(row, col)` each, True where a pixel gets a class.
+            model_shape: As for `scores`.
+        """
 
     def scores(
         self, tiles: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.bool_]], *, model_shape: tuple[int, int]
@@ -86,6 +95,11 @@ class Member:
 
     source: Source
     window: Window
+
+    @property
+    def name(self) -> str:
+        """The files that it is read from."""
+        return ", ".join(map(unsigned, paths_in(self.source))) or "a scene in memory"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ read back, and renamed last.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -167,6 +168,7 @@ def write_cog(
     resampling: Literal["mode", "average"],
     tags: Mapping[str, str] | None = None,
     band_names: Sequence[str] = ("class",),
+    unit: str = "",
     overwrite: bool = False,
 ) -> Path:
     """The path of one Cloud-Optimized GeoTIFF with the pixels of all parts.
@@ -185,6 +187,7 @@ def write_cog(
         resampling: How overviews are made: `mode` for classes, `average` for quantities.
         tags: Provenance, written into the file's metadata.
         band_names: One description a band.
+        unit: Of the values, as `%`; none of classes.
         overwrite: Whether an existing output may be replaced.
 
     Raises:
@@ -199,10 +202,20 @@ def write_cog(
     with _scratch(out) as folder:
         vrt, image = folder / "parts.vrt", folder / out.name
         vrt.write_text(
-            _vrt(placed, geobox, dtype=np.dtype(dtype), nodata=nodata, legend=legend, tags=notes, names=band_names)
+            _vrt(
+                placed,
+                geobox,
+                dtype=np.dtype(dtype),
+                nodata=nodata,
+                legend=legend,
+                tags=notes,
+                names=band_names,
+                unit=unit,
+            )
         )
-        _copy_as_cog(vrt, image, resampling=resampling)
-        _check_whole(image, geobox)
+        with _told_when_done():
+            _copy_as_cog(vrt, image, cols=geobox.shape[1], resampling=resampling)
+            _check_whole(image, geobox)
         _write_notes(image, geobox, legend=legend, band_names=band_names)
         _publish(image, out)
     return out
@@ -265,6 +278,7 @@ def _vrt(
     legend: Legend | None,
     tags: Mapping[str, str],
     names: Sequence[str],
+    unit: str,
 ) -> str:
     """A GDAL virtual raster of all parts."""
     rows, cols = geobox.shape
@@ -281,6 +295,8 @@ def _vrt(
             "blockXSize": str(BLOCK_PX), "blockYSize": str(BLOCK_PX),
         })  # fmt: skip
         ET.SubElement(band, "Description").text = name
+        if unit:
+            ET.SubElement(band, "UnitType").text = unit
         if nodata is not None:
             ET.SubElement(band, "NoDataValue").text = repr(nodata)
         if legend is not None and number == 1:
@@ -323,22 +339,41 @@ def _add_source(band: ET.Element, part: _Placed, number: int) -> None:
 _ALONE = threading.Lock()
 
 
-def _copy_as_cog(vrt: Path, image: Path, *, resampling: str) -> None:
-    """GDAL's COG of a virtual raster.
+def _copy_as_cog(vrt: Path, image: Path, *, cols: int, resampling: str) -> None:
+    """GDAL's COG of a virtual raster of so many columns.
 
     GDAL has one pool of threads for all it does. Jobs of it that wait for others, as those that read a virtual raster
     may, or two writers that wait for theirs at a time, can end in waiting for each other without end. So the pool
     compresses, and does nothing else, for one file after the other.
     """
+    overviews = "IGNORE_EXISTING" if cols > 1 else "NONE"  # readers know an overview by how much narrower it is
     try:
         with _ALONE, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, VRT_NUM_THREADS=1):
             rasterio.shutil.copy(
                 vrt, image, driver="COG", COMPRESS="DEFLATE", LEVEL=DEFLATE_LEVEL, BLOCKSIZE=BLOCK_PX,
-                NUM_THREADS="ALL_CPUS", BIGTIFF="IF_SAFER", OVERVIEWS="IGNORE_EXISTING",
+                NUM_THREADS="ALL_CPUS", BIGTIFF="IF_SAFER", OVERVIEWS=overviews,
                 OVERVIEW_RESAMPLING=resampling.upper(), RESAMPLING=resampling.upper(),
             )  # fmt: skip
     except (RasterioError, CPLE_BaseError) as error:
         raise _unfinished(error) from error
+
+
+@contextmanager
+def _told_when_done() -> Iterator[None]:
+    """What GDAL warns of is logged at the end; where there is an error, that says all."""
+    talker, held = logging.getLogger("rasterio._env"), list[logging.LogRecord]()
+
+    def hold(record: logging.LogRecord) -> bool:
+        held.append(record)
+        return False
+
+    talker.addFilter(hold)
+    try:
+        yield
+    finally:
+        talker.removeFilter(hold)
+    for record in held:
+        talker.handle(record)
 
 
 def _check_whole(image: Path, geobox: GeoBox) -> None:

@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
-from geoseg.errors import OutputError
+from geoseg.errors import GridError, OutputError
+from geoseg.io.grids import apply
+from geoseg.io.moving import areal_part
+from geoseg.io.regions import region_geojson
 from geoseg.legend import Legend
 
 EXTENSIONS = (
@@ -31,7 +40,10 @@ EXTENSIONS = (
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 CHUNK_BYTES = 1 << 20
 SIDE_POINTS = 8  # a straight side on the map is a curve in longitude and latitude
-LARGEST_WIDTH_DEG = 180
+WORLD = (-180.0, -90.0, 180.0, 90.0)
+POLAR_DEG = 80  # from here on a few points a side are too few
+ROUNDING_DEG = 1e-7
+SIMPLER = 1e-4  # of the outline's size: less than a pixel of most maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +111,7 @@ def map_item(
         },
     }  # fmt: skip
     if footprint is not None:
-        lon, lat = zip(*footprint["coordinates"][0], strict=True)
-        item["bbox"] = [min(lon), min(lat), max(lon), max(lat)]
+        item["bbox"] = _bbox(footprint)
     return item
 
 
@@ -130,30 +141,74 @@ def _dates(taken: tuple[datetime, datetime] | None, created: str) -> dict[str, s
 def _footprint(geobox: GeoBox) -> dict[str, Any] | None:
     """The map's outline as GeoJSON in WGS 84 longitude and latitude, counter-clockwise.
 
-    None where the map has no place on the Earth, or crosses the antimeridian or a pole, where one ring cannot tell.
+    A map across the antimeridian is cut there (RFC 7946, 3.1.9), and one around a pole has an edge along it. None where
+    the map has no place on the Earth.
     """
     if geobox.crs is None:
         return None
+    try:
+        lon, lat = _around(geobox)
+        if not _is_one_ring(lon, lat):
+            return _cut_outline(geobox)
+    except (ProjError, GridError):
+        return None
+    lon -= 360 * np.round(lon.mean() / 360)  # grids in degrees may count from 0 to 360, GeoJSON does not
+    if np.abs(lon).max() > WORLD[2] + ROUNDING_DEG:
+        return _cut_outline(geobox)
+    return _geojson(shapely.Polygon(np.column_stack([lon, lat])))
+
+
+def _around(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Longitude and latitude of points along the map's four sides, the first one also the last."""
     rows, cols = geobox.shape
     share = np.arange(SIDE_POINTS) / SIDE_POINTS
     col = cols * np.concatenate([0 * share, share, 0 * share + 1, 1 - share, [0]])
     row = rows * np.concatenate([share, 0 * share + 1, 1 - share, 0 * share, [0]])
-    affine = geobox.affine
-    try:
-        to_degrees = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True)
-        lon, lat = to_degrees.transform(
-            affine.a * col + affine.b * row + affine.c, affine.d * col + affine.e * row + affine.f
-        )
-    except ProjError:
+    to_degrees = Transformer.from_crs(cast("CRS", geobox.crs).proj, "EPSG:4326", always_xy=True)
+    lon, lat = to_degrees.transform(*apply(geobox.affine, col, row))
+    return np.asarray(lon), np.asarray(lat)
+
+
+def _is_one_ring(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> bool:
+    """Whether points around a map are its outline as they are: it is no wide one, and none by a pole."""
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+        return False
+    return bool(np.ptp(lon) <= WORLD[2] and np.abs(lat).max() < POLAR_DEG)
+
+
+def _cut_outline(geobox: GeoBox) -> dict[str, Any] | None:
+    """The outline of a map of which one ring cannot tell: cut at the antimeridian, and along a pole."""
+    found = region_geojson(None, geobox)
+    outline = shape(found)
+    if outline.is_empty:
         return None
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()) or np.ptp(lon) > LARGEST_WIDTH_DEG:
-        return None
-    lon -= 360 * np.round(lon.mean() / 360)  # grids in degrees may count from 0 to 360, GeoJSON does not
-    if np.abs(lon).max() > 180 + 1e-7:
-        return None
-    ring = [[round(float(x), 7), round(float(y), 7)] for x, y in zip(lon, lat, strict=True)]
-    clockwise = np.sum(lon[:-1] * lat[1:] - lon[1:] * lat[:-1]) < 0  # the shoelace formula
-    return {"type": "Polygon", "coordinates": [ring[::-1] if clockwise else ring]}
+    outline = shapely.simplify(outline, SIMPLER * math.sqrt(outline.area))
+    left, _, right, _ = outline.bounds
+    turns = range(math.floor((left + 180) / 360), math.ceil((right - 180) / 360) + 1)
+    moved = [shapely.transform(outline, lambda xy, by=360 * turn: xy - np.array([by, 0])) for turn in turns]
+    inside = shapely.union_all([shapely.intersection(lap, shapely.box(*WORLD)) for lap in moved])
+    areal = areal_part(shapely.set_precision(inside, ROUNDING_DEG))
+    return None if areal is None else _geojson(areal)
+
+
+def _geojson(outline: BaseGeometry) -> dict[str, Any]:
+    """Polygons as GeoJSON, counter-clockwise."""
+    rounded = shapely.transform(shapely.orient_polygons(outline), lambda xy: np.round(xy, 7))
+    return dict(json.loads(shapely.to_geojson(rounded)))
+
+
+def _bbox(footprint: Mapping[str, Any]) -> list[float]:
+    """West, south, east, north; west of a map across the antimeridian is above east (RFC 7946, 5.2)."""
+    parts = sorted(part.bounds for part in shapely.get_parts(shape(footprint)))
+    south, north = min(part[1] for part in parts), max(part[3] for part in parts)
+    west, east = parts[0][0], max(part[2] for part in parts)
+    # Of the gaps between the parts, once around the globe, the widest one is left out.
+    widest, reached = west + 360 - east, parts[0][2]
+    for left, _, right, _ in parts[1:]:
+        if left - reached > widest:
+            widest, west, east = left - reached, left, reached
+        reached = max(reached, right)
+    return [west, south, east, north]
 
 
 def _projection(geobox: GeoBox) -> dict[str, Any]:

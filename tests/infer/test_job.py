@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError, ModelFileError, OutputError, OutputExistsError, ReadError
 from geoseg.infer import assemble, parts, plan
 from geoseg.infer.executors import Crew
 from geoseg.infer.job import Job, PredictResult, run_job
-from geoseg.infer.layers import chosen_layers
+from geoseg.infer.layers import LAYERS, chosen_layers
 from geoseg.infer.memory import memory_returned
 from geoseg.infer.parts import JobFolder, Plan
-from geoseg.infer.plan import bytes_per_col, cells_for, largest_overlap
+from geoseg.infer.plan import buffer_bytes, bytes_per_col, cells_for, lanes_of, largest_overlap
 from geoseg.infer.scale import lattice_for
 from geoseg.infer.task import Member, SceneTask
 from geoseg.legend import Legend
@@ -339,6 +341,40 @@ def test_blocks_with_pixels_that_could_not_be_read_are_made_anew_where_that_stop
     assert result.valid_px == 230 * 170
 
 
+@pytest.mark.parametrize(("broken", "lost"), [((0,), 64 * 64), ((0, 1), 2 * 64 * 64)])
+def test_what_another_scene_gave_a_class_is_no_nodata(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture, *, broken: tuple[int, ...], lost: int,
+) -> None:  # fmt: skip
+    whole = scene(128, 128)
+
+    class Holed(type(whole)):  # type: ignore[misc]
+        def read(self, geobox: Any) -> Any:
+            if geobox.affine.f > 4_999_370 and geobox.affine.c < 501_280:
+                raise ReadError("broken")
+            return super().read(geobox)
+
+    kinds = [Holed if number in broken else type(whole) for number in (0, 1)]
+    sources = [
+        kind(whole.pixels, whole.valid, whole.geobox, whole.bands, path=f"{number}.tif")
+        for number, kind in enumerate(kinds)
+    ]
+    # The second scene lies under the left half of what the first one lacks, above.
+    members = Member(sources[0], Window(0, 0, 128, 128)), Member(sources[1], Window(0, 0, 128, 64))
+    out = tmp_path / "map.tif"
+    result = run(whole, positions(), out, members=members, rule="mean", on_error="nodata")
+    with rasterio.open(out) as file:
+        nodata = file.read(1) == 255
+    assert nodata.sum() == lost
+    item = json.loads(result.item.read_text())["properties"]["geoseg:unread"]
+    assert {values[5] for values in item} == {f"{number}.tif" for number in broken}
+    assert {item.scene for item in result.unread} == {f"{number}.tif" for number in broken}
+    pixels = sum(item.window.rows * item.window.cols for item in result.unread)
+    assert f"{pixels} pixels in {len(result.unread)} place" in caplog.text
+    assert f"could not be read of some scene, {lost} of the map are nodata:" in caplog.text
+    assert "rows 0 to 64, columns 0 to 128 of 0.tif: broken" in caplog.text
+
+
 def test_the_log_says_what_is_there_from_an_earlier_run(
     scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -450,6 +486,18 @@ def test_the_stac_item_describes_the_files(
         assert (tmp_path / asset["href"]).stat().st_size == asset["file:size"]
 
 
+def test_percent_have_their_unit_and_classes_none(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path
+) -> None:
+    run(scene(90, 80), positions(), tmp_path / "map.tif", layers=chosen_layers([*LAYERS]))
+    units = {}
+    for layer in LAYERS:
+        with rasterio.open(tmp_path / ("map.tif" if layer == "class" else f"map.{layer}.tif")) as file:
+            units[layer] = set(file.units)
+    percent = {key: {"%"} for key in ("confidence", "entropy", "margin", "probabilities")}
+    assert units == percent | {key: {None} for key in ("class", "second")}
+
+
 def test_the_style_holds_the_classes(
     scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, legend: Legend
 ) -> None:
@@ -467,6 +515,19 @@ def test_files_of_the_scene_stand_in_the_identity(
     os.utime("memory.tif", ns=(1, 1))
     with pytest.raises(OutputError, match="changed: files"):
         run(scene(230, 170), positions(), Path("map.tif"))
+
+
+def test_a_job_goes_on_from_another_folder(
+    scene: Callable[..., Any], positions: Callable[..., Any], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "scene.tif").write_text("here")
+    source, out = scene(230, 170), tmp_path / "map.tif"
+    for folder, name, after in ((tmp_path, "scene.tif", 5), (tmp_path / "elsewhere", "../scene.tif", 9)):
+        monkeypatch.chdir(folder)
+        with pytest.raises(ReadError, match="run the same again to go on"):
+            run(replace(source, path=name), failing(positions(), after=after, error=ReadError("stop")), out)
+    assert run(replace(source, path=str(tmp_path / "scene.tif")), positions(), out).resumed > 0
 
 
 def test_strips_are_as_wide_as_memory_allows(
@@ -523,6 +584,35 @@ def test_blocks_made_alone_are_long_and_no_worker_goes_empty(
 def test_scenes_under_one_row_of_tiles_are_counted(windows: list[tuple[int, int]], most: int) -> None:
     members = [Member(None, Window(top, 0, rows, 5)) for top, rows in windows]  # type: ignore[arg-type]
     assert largest_overlap(members, slack_px=32) == most
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 399), st.integers(1, 150)), max_size=8), st.integers(0, 32), st.integers(1, 9))
+def test_scenes_under_a_strip_are_counted_as_they_are_read(
+    places: list[tuple[int, int]], overlap: int, across: int
+) -> None:
+    tiling = lattice_for((64, 400), tile_px=64, overlap_px=overlap, scale=(1.0, 1.0)).tiling
+    windows = [Window(0, left, 64, min(cols, 400 - left)) for left, cols in places]
+    members: Any = tuple(Member(None, window) for window in windows)  # type: ignore[arg-type]
+    task = SceneTask(None, None, None, tiling, tiling.tile_shape, "hann", (), members)  # type: ignore[arg-type]
+    read = []
+    for block in tiling.blocks(cells=(1, across)):
+        tiles = [tiling.tile(*place) for place in tiling.touching(block.window)]
+        read.append(sum(any(tile.intersect(window).cols for tile in tiles) for window in windows))
+    assert lanes_of(task, across=across) == max(1, *read)
+
+
+def test_scenes_side_by_side_take_the_memory_of_those_under_a_strip(
+    scene: Callable[..., Any], positions: Callable[..., Any], legend: Legend
+) -> None:
+    task = large_task(scene, positions, legend)
+    beside = tuple(Member(task.source, Window(0, 500 * place, 20_000, 500)) for place in range(40))
+    one = buffer_bytes(task, (1, 1))
+    assert buffer_bytes(replace(task, members=beside), (1, 1)) < 4 * one
+    assert cells_for(replace(task, members=beside), memory_bytes=15 * one)[1] > 1
+    under = tuple(Member(task.source, task.tiling.scene) for _ in range(40))
+    with pytest.raises(InputError, match="memory of"):
+        cells_for(replace(task, members=under), memory_bytes=15 * one)
 
 
 def test_an_input_of_a_layers_name_is_not_deleted(

@@ -34,6 +34,16 @@ def test_outputs_stand_beside_the_class_map() -> None:
     assert Outputs(Path("a/map.tif")).within(Path("b")).layer("confidence") == Path("b/map.confidence.tif")
 
 
+def test_the_style_of_polygons_is_not_taken_away(tmp_path: Path) -> None:
+    style = tmp_path / "map.qml"
+    style.write_text('<qgis><renderer-v2 type="categorizedSymbol"/></qgis>')
+    with pytest.raises(OutputError, match=r"map\.qml is the style of polygons"):
+        claim(tmp_path / "map.tif", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["map.qml"]
+    style.write_text('<qgis><pipe><rasterrenderer type="paletted"/></pipe></qgis>')
+    assert claim(tmp_path / "map.tif", overwrite=True).plan.cells == (2, 3)
+
+
 def test_the_same_job_finds_its_folder_and_keeps_its_blocks(tmp_path: Path) -> None:
     first = claim(tmp_path / "map.tif", a=(1, 2), b={"c": None})
     again = JobFolder.claim(

@@ -394,7 +394,7 @@ def test_bf16_is_given_up_where_it_changes_classes(
     used = predictor(Rough(gain))
     assert used.precision == "bf16"
     pixels, valid = tiles(2)
-    used.check(list(pixels), list(valid), model_shape=(32, 32))
+    used.check(list(pixels), list(valid), counted=list(valid), model_shape=(32, 32))
     assert used.precision == wanted
     assert "gives the class of fp32 at" in caplog.text
     assert pickle.loads(pickle.dumps(used)).precision == wanted  # noqa: S301 - in a worker too
@@ -402,8 +402,33 @@ def test_bf16_is_given_up_where_it_changes_classes(
 
 def test_arithmetic_that_was_asked_for_is_kept() -> None:
     used = predictor(Rough(1e-4), precision="bf16")
-    used.check(*map(list, tiles(1)), model_shape=(32, 32))
+    pixels, valid = tiles(1)
+    used.check(list(pixels), list(valid), counted=list(valid), model_shape=(32, 32))
     assert used.precision == "bf16"
+    used.check([], [], counted=[], model_shape=(32, 32))
+    assert used.precision == "bf16"
+
+
+def test_only_pixels_that_get_a_class_are_held_against_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_bf16", lambda _: True)
+    (pixels,), (valid,) = tiles(1)
+    pixels[:, 16:] = 0  # there both classes have one score in any arithmetic
+    for rows, wanted in ((slice(16, 32), "bf16"), (slice(0, 16), "fp32")):
+        used, counted = predictor(Rough(1e-4)), np.zeros_like(valid)
+        counted[rows] = True
+        used.check([pixels], [valid], counted=[counted], model_shape=(32, 32))
+        assert used.precision == wanted
+
+
+def test_without_pixels_to_look_at_fp32_is_taken_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "geoseg")
+    monkeypatch.setattr(devices, "has_bf16", lambda _: True)
+    used = predictor(Rough(9.0))
+    used.check([], [], counted=[], model_shape=(32, 32))
+    assert used.precision == "fp32"
+    assert "too few pixels were found to hold bf16 against fp32; fp32 is used" in caplog.text
 
 
 def test_memory_that_runs_out_on_a_cpu_is_one_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from geoseg.infer.kernels import thread_count
 from geoseg.infer.predictor import TorchModel
 from geoseg.infer.processes import Worker
 from geoseg.infer.scene import PredictOptions, predict_scene
-from geoseg.infer.spawning import check_device, environments, needs_main
+from geoseg.infer.spawning import check_device, environments, loaded, needs_main, packed
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
 from geoseg.models.card import BandInfo, ModelCard
@@ -138,6 +140,32 @@ def test_an_error_of_writing_comes_out(tmp_path: Path) -> None:
 def test_what_a_process_logs_reaches_the_log_here(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made(tmp_path, "processes", devices=1, trouble="warn", row=600)
     assert ("geoseg.fakes", logging.WARNING, "seen by a worker") in caplog.record_tuples
+
+
+def locked() -> Any:
+    return multiprocessing.RLock()
+
+
+class Locked:
+    """A network with a library that makes a lock when it is loaded."""
+
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
+        return locked, ()
+
+
+def test_locks_of_libraries_leave_no_name_behind_where_a_process_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    monkeypatch.setattr(resource_tracker, "register", lambda name, _: named.append(name))
+    monkeypatch.setattr(resource_tracker, "unregister", lambda name, _: named.remove(name))
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)  # as in a process that is spawned
+    try:
+        lock = loaded(packed(Locked()))
+        assert multiprocessing.get_start_method() == "spawn"
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert lock.acquire(timeout=1)
+    assert not named
 
 
 def test_what_cannot_be_pickled_is_told_before_any_process_starts(tmp_path: Path) -> None:

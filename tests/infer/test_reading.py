@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -85,6 +86,27 @@ def test_by_default_the_job_stops_there(scene: Callable[..., Any], positions: Ca
         list(run_blocks(task, task.tiling.blocks(cells=(9, 9))))
 
 
+@unhurried
+@given(
+    bad=st.tuples(st.integers(0, 390), st.integers(1, 40)), down=st.integers(1, 3),
+    kept=st.lists(st.booleans(), min_size=4, max_size=4),
+)  # fmt: skip
+def test_each_block_lists_all_that_lacks_where_tiles_reach_over_several_blocks(
+    scene: Callable[..., Any], positions: Callable[..., Any], *, bad: tuple[int, int], down: int, kept: list[bool]
+) -> None:
+    source = Broken(scene(400, 64), Window(bad[0], 0, bad[1], 64).intersect(Window(0, 0, 400, 64)))
+    tiling = lattice_for((400, 64), tile_px=256, overlap_px=128, scale=(1.0, 1.0)).tiling
+    assert tiling.rows.tile > 2 * tiling.rows.stride
+    task = SceneTask(source, positions(), LEGEND, tiling, tiling.tile_shape, "hann", on_error="nodata")
+    whole = read_piece(source, tiling.scene, scene=source.geobox, on_error="nodata", pool=None)
+    blocks = [block for block in tiling.blocks(cells=(down, 1)) if not kept[block.index]]
+    for block in run_blocks(task, blocks):
+        listed = np.zeros((400, 64), bool)
+        for item in block.unread:
+            listed[item.window.slices] = True
+        np.testing.assert_array_equal(listed[block.block.window.slices], ~whole.valid[block.block.window.slices])
+
+
 @pytest.mark.parametrize("shape", [(30, 5000), (700, 1025), (3, 64)])
 def test_threads_read_the_same_pixels(scene: Callable[..., Any], shape: tuple[int, int]) -> None:
     source = scene(*shape)
@@ -105,11 +127,14 @@ def test_what_could_not_be_read_travels_with_the_part(
     )  # fmt: skip
     (block,) = run_blocks(task, task.tiling.blocks(cells=(9, 9)))
     (tmp_path / "part.tif").write_bytes(encode_block(task, block).files["class"])
-    valid_px, unread = notes_of(tmp_path / "part.tif")
-    assert valid_px == 130 * 100 - 64 * 64
+    valid_px, lost_px, unread = notes_of(tmp_path / "part.tif")
+    assert (valid_px, lost_px) == (130 * 100 - 64 * 64, 64 * 64)
     assert sum(item.window.rows * item.window.cols for item in unread) == 64 * 64
     assert Unread.from_list(unread[0].to_list()) == unread[0]
     assert str(Unread(Window(2, 3, 4, 5), "x")) == "rows 2 to 6, columns 3 to 8"
+    named = Unread(Window(2, 3, 4, 5), "x", "a.tif")
+    assert str(named) == "rows 2 to 6, columns 3 to 8 of a.tif"
+    assert Unread.from_list(json.loads(json.dumps(named.to_list()))) == named
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), unique=True, max_size=20), st.randoms())
@@ -123,6 +148,13 @@ def test_places_are_joined_and_no_pixel_is_lost(cells: list[tuple[int, int]], ra
             target[item.window.slices] += 1
     np.testing.assert_array_equal(counts, wanted)
     assert len(found) <= len(unread)
+
+
+def test_places_of_two_scenes_stay_apart() -> None:
+    unread = [Unread(Window(64 * row, 0, 64, 64), "x", scene) for row in (1, 0) for scene in ("b", "a")]
+    assert [(item.scene, item.window) for item in merged(unread)] == [
+        ("a", Window(0, 0, 128, 64)), ("b", Window(0, 0, 128, 64)),
+    ]  # fmt: skip
 
 
 def test_a_rectangle_of_cells_becomes_one_place() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from geoseg.infer.fast.winograd import FastConv
 from geoseg.infer.options import PredictOptions
 from geoseg.infer.predictor import TorchModel
 from geoseg.infer.scene import predict_scene
+from geoseg.io.regions import region_mask
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
 from geoseg.models.build import create_model
@@ -193,6 +195,9 @@ def test_overlapping_scenes_follow_the_rule(
     assert (found[:, 100:] == 3).all()
     assert (found[:, 60:100] == classes).all()
     assert (confidence[:, 60:100] == percent).all()
+    with rasterio.open(result.class_map) as file:
+        assert file.tags()["GEOSEG_RULE"] == rule
+    assert json.loads(result.item.read_text())["properties"]["geoseg:rule"] == rule
 
 
 @pytest.mark.parametrize("rule", ["first", "newest", "mean"])
@@ -241,6 +246,32 @@ def test_an_area_and_more_layers(write: Callable[..., Path], tmp_path: Path) -> 
     assert result.valid_px == 900
     assert sorted(result.layers) == ["class", "confidence", "second"]
     assert (read(result.layers["second"])[60:90, 70:100] != read(result.class_map)[60:90, 70:100]).all()
+
+
+ZIGZAG = [[500_200 + 40 * (step % 2), 4_999_500 + step / 10] for step in range(5000)]
+
+
+@pytest.mark.parametrize("area", [
+    {"rows": [60, 90], "cols": [70, None]}, {"bbox": [500_100, 4_999_100, 500_933.3, 4_999_800]},
+    {"type": "Polygon", "coordinates": [[[15.001, 45.142], [15.015, 45.152], [15.016, 45.14], [15.001, 45.142]]]},
+    {"type": "Polygon", "coordinates": [[*ZIGZAG, [500_200, 5_000_000], ZIGZAG[0]]], "crs": "EPSG:32633"},
+])  # fmt: skip
+def test_a_map_says_its_area_as_the_option_takes_it(
+    write: Callable[..., Path], tmp_path: Path, area: dict[str, Any]
+) -> None:
+    source, models = open_source(write(150, 150)), [TorchModel(Position(), card_of("row", "col"))]
+    result = predict_scene(source, models=models, out=tmp_path / "map.tif", options=PredictOptions(area=area))
+    with rasterio.open(result.class_map) as file:
+        said = file.tags()["GEOSEG_AREA"]
+        assert "GEOSEG_RULE" not in file.tags()
+    assert json.loads(result.item.read_text())["properties"]["geoseg:area"] == said
+    assert len(said) < 1000
+    again = region_mask(json.loads(said), source.geobox)
+    mapped = read(result.class_map) != LEGEND.ignore
+    if "bbox" in said:  # the box around many points
+        assert not (mapped & ~again).any()
+    else:
+        np.testing.assert_array_equal(again[40:], mapped[40:])  # below the nodata
 
 
 class Seen(nn.Module):

@@ -20,6 +20,7 @@ import rasterio.shutil
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags
+from rio_cogeo import cog_validate
 
 from geoseg.errors import InputError, OutputError, OutputExistsError, ReadError
 from geoseg.io import cog
@@ -263,12 +264,13 @@ def test_interrupted_leaves_nothing(tmp_path, monkeypatch, error):
 
 
 FULL_DISK = """
-import resource, signal, sys
+import logging, resource, signal, sys
 from pathlib import Path
 from odc.geo.geobox import GeoBox
 from affine import Affine
 from geoseg.errors import OutputError
 from geoseg.io.cog import write_cog
+logging.basicConfig(format="logged: %(message)s")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 folder = Path(sys.argv[1])
@@ -298,6 +300,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path):
         done = run_on_full_disk(tmp_path, limit)
         assert done.returncode == 1
         assert "refused:" in done.stderr
+        assert "logged:" not in done.stderr
         assert names(tmp_path / "out") == []
 
 
@@ -409,3 +412,14 @@ def test_gdal_writes_one_map_at_a_time_and_reads_its_parts_without_its_pool(tmp_
         list(pool.map(write, range(3)))
     assert most == 1
     assert [int(value) for value in options] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (700, 1), (1, 700), (2600, 2), (3, 2600), (2, 513), (5, 1100)])
+def test_maps_of_a_few_rows_or_columns_are_valid(tmp_path, shape):
+    path, pixels = class_map(tmp_path, grid(*shape))
+    assert cog_validate(path, strict=shape[1] > 1, quiet=True)[:2] == (True, [])
+    with rasterio.open(path) as file:
+        assert (file.read(1) == pixels).all()
+        levels = file.overviews(1)
+    assert all(level > 1 for level in levels)
+    assert bool(levels) == (shape[1] > 1 and max(shape) > 512)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from shapely.geometry import Point, Polygon
+from pyproj import Transformer
+from shapely.geometry import Point, Polygon, shape
 
 from geoseg.errors import OutputError
 from geoseg.io.item import MapAsset, map_item, write_item
@@ -77,17 +81,68 @@ def test_south_up_and_rotated_grids_have_a_ring_too(files: dict[str, Path], affi
 
 @pytest.mark.parametrize(
     "geobox",
-    [
-        GeoBox((5, 5), Affine(1, 0, 0, 0, -1, 0), None),
-        GeoBox((5, 5), Affine(10, 0, 9e9, 0, -10, 9e9), "EPSG:32633"),
-        GeoBox((50, 50), Affine(1, 0, 155, 0, -1, 40), "+proj=longlat +lon_wrap=180"),
-    ],
-    ids=["no CRS", "off the Earth", "antimeridian"],
+    [GeoBox((5, 5), Affine(1, 0, 0, 0, -1, 0), None), GeoBox((5, 5), Affine(10, 0, 9e9, 0, -10, 9e9), "EPSG:32633")],
+    ids=["no CRS", "off the Earth"],
 )
-def test_without_a_place_that_one_ring_can_tell_there_is_no_box(files: dict[str, Path], geobox: GeoBox) -> None:
+def test_without_a_place_on_the_earth_there_is_no_box(files: dict[str, Path], geobox: GeoBox) -> None:
     item = item_of(files, geobox)
     assert item["geometry"] is None
     assert "bbox" not in item
+
+
+def grid(crs: str, left: float, top: float, pixel: float, shape: tuple[int, int] = (40, 50)) -> GeoBox:
+    return GeoBox(shape, Affine(pixel, 0, left, 0, -pixel, top), crs)
+
+
+HALF = math.pi * 6378137
+WIDE = {  # each with its box
+    "degrees from 0 to 360": (grid("EPSG:4326", 200, 10, 0.1), [-160, 6, -155, 10]),
+    "degrees across": (grid("EPSG:4326", 179, -17, 0.1), [179, -21, -176, -17]),
+    "degrees across from the east": (grid("EPSG:4326", -182, 20, 0.1), [178, 16, -177, 20]),
+    "wrapped degrees": (grid("+proj=longlat +lon_wrap=180", 155, 40, 1), [155, 0, -155, 40]),
+    "UTM across": (grid("EPSG:32760", 815_000, 8_115_000, 200), None),
+    "Mercator across": (grid("EPSG:3857", HALF - 20_000, 4_000, 1000, (8, 50)), None),
+    "wide degrees": (grid("EPSG:4326", -150, 60, 6), [-150, -180 + 90, 150, 60]),
+    "the globe": (grid("EPSG:4326", -180, 90, 5, (36, 72)), [-180, -90, 180, 90]),
+    "the globe from 0": (grid("EPSG:4326", 0, 90, 5, (36, 72)), [-180, -90, 180, 90]),
+    "the globe by its centres": (grid("EPSG:4326", -182.5, 92.5, 5, (37, 73)), [-180, -90, 180, 90]),
+    "the globe of Mercator": (grid("EPSG:3857", -HALF, HALF, HALF / 20, (40, 40)), None),
+    "north pole inside": (grid("EPSG:3413", -150_000, 150_000, 8000), None),
+    "south pole inside": (grid("EPSG:3031", -150_000, 150_000, 8000), None),
+    "north pole at a corner": (grid("EPSG:3413", 0, 0, 5000), None),
+    "north pole on a side": (grid("EPSG:3995", -100_000, 0, 5000), None),
+    "pole nearby": (grid("EPSG:3413", 2_000, 150_000, 5000), None),
+}
+
+
+def lonlat(geobox: GeoBox, row: Any, col: Any) -> tuple[Any, Any]:
+    to_degrees = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True)  # type: ignore[union-attr]
+    x, y = geobox.affine.c + geobox.affine.a * col, geobox.affine.f + geobox.affine.e * row
+    lon, lat = to_degrees.transform(x, y)
+    return (lon + 180) % 360 - 180, lat
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_footprints_hold_all_pixels_and_nothing_around(files: dict[str, Path], name: str) -> None:
+    geobox, box = WIDE[name]
+    item = item_of(files, geobox)
+    outline = shape(item["geometry"])
+    assert outline.is_valid
+    assert all(part.exterior.is_ccw for part in shapely.get_parts(outline))
+    assert outline.within(shapely.box(-180, -90, 180, 90))
+    assert len(shapely.get_coordinates(outline)) < 500
+    rows, cols = geobox.shape
+    row, col = (part.ravel() + 0.5 for part in np.indices((rows + 6, cols + 6)) - 3)
+    lon, lat = lonlat(geobox, row, col)
+    inside = (row > 0) & (row < rows) & (col > 0) & (col < cols)
+    real = np.isfinite(lon) & (np.abs(lat) < 90)
+    assert shapely.intersects_xy(outline, lon[inside & real], lat[inside & real]).all()
+    if not name.startswith("the globe") and name != "wide degrees":
+        assert not shapely.contains_xy(outline, lon[~inside & real], lat[~inside & real]).any()
+    west, _, east, _ = item["bbox"]
+    assert ((lon[inside & real] - west) % 360 <= (east - west if east > west else east - west + 360)).all()
+    if box is not None:
+        assert item["bbox"] == pytest.approx(box)
 
 
 def test_projection(files: dict[str, Path]) -> None:
