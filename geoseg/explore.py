@@ -1,12 +1,12 @@
 """A region to look at: an image stretched to the eye, a class map in its colours, polygons over the scene.
 
 The `show` functions draw on a matplotlib axis and return it, so pictures can be put together in a notebook or saved.
-Rasters are read at the size they are shown, never whole.
+Rasters are read at the size they are shown, never whole; only the names of classes that nothing else says are looked
+for in all pixels of a map.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg import io
-from geoseg.errors import InputError
+from geoseg import io, pictures
+from geoseg.errors import GridError, InputError
+from geoseg.io.clouds import roughly
+from geoseg.io.legends import map_legend
+from geoseg.io.polygons import PolygonFile, onto_crs
 from geoseg.legend import Legend
+from geoseg.pictures import shrunk
 from geoseg.raster import Raster, match_bands
+from geoseg.vectorizing import open_class_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from odc.geo.geobox import GeoBox
 
-logger = logging.getLogger(__name__)
-
-TRUE_COLOR = ("red", "green", "blue")
+__all__ = ["add_legend", "colored", "quicklook", "show", "show_map", "show_polygons", "shrunk", "stretched"]
 
 
 def quicklook(scene: Any, *, longest_px: int = 900) -> Raster:
@@ -36,16 +39,7 @@ def quicklook(scene: Any, *, longest_px: int = 900) -> Raster:
         longest_px: Pixels of the longer side.
     """
     source = io.open_source(scene)
-    return source.read(shrunk(source.geobox, longest_px=longest_px))
-
-
-def shrunk(geobox: GeoBox, *, longest_px: int) -> GeoBox:
-    """The same ground in at most `longest_px` pixels on the longer side; the geobox itself where it is small enough."""
-    rows, cols = geobox.shape
-    factor = max(rows, cols) / longest_px
-    if factor <= 1 or geobox.crs is None:
-        return geobox
-    return geobox.zoom_to((max(1, round(rows / factor)), max(1, round(cols / factor))))
+    return roughly(source).read(shrunk(source.geobox, longest_px=longest_px))
 
 
 def stretched(raster: Raster, *, bands: Sequence[str] | None = None, percent: float = 2.0) -> NDArray[np.uint8]:
@@ -53,21 +47,14 @@ def stretched(raster: Raster, *, bands: Sequence[str] | None = None, percent: fl
 
     Args:
         raster: Pixels of any dtype.
-        bands: Names for red, green and blue; by default the bands of that name, else the first three (or the only one).
+        bands: Names for red, green and blue; by default the bands with these words in their names, else the first
+            three (or the first).
         percent: Share of the valid pixels cut at each end.
 
     Raises:
         BandError: A band is not there.
     """
-    chosen = raster.pixels[_picture_bands(raster, bands)].astype(np.float32)
-    out = np.zeros((*raster.valid.shape, 4), np.uint8)
-    if not raster.valid.any():
-        return out
-    for k, band in enumerate(chosen):
-        low, high = np.percentile(band[raster.valid], [percent, 100 - percent])
-        out[..., k] = np.clip((band - low) / max(high - low, 1e-12) * 255, 0, 255)
-    out[..., 3] = 255 * raster.valid
-    return out
+    return pictures.stretched(raster.pixels[_picture_bands(raster, bands)], raster.valid, percent=percent)
 
 
 def _picture_bands(raster: Raster, bands: Sequence[str] | None) -> list[int]:
@@ -75,10 +62,7 @@ def _picture_bands(raster: Raster, bands: Sequence[str] | None) -> list[int]:
         if len(bands) != 3:
             raise InputError(f"a picture needs three bands, got {', '.join(bands)}")
         return match_bands(bands, raster.bands)
-    lowered = [name.lower() for name in raster.bands]
-    if all(name in lowered for name in TRUE_COLOR):
-        return [lowered.index(name) for name in TRUE_COLOR]
-    return [0, 1, 2] if len(lowered) >= 3 else [0, 0, 0]
+    return pictures.picture_bands(raster.bands)
 
 
 def colored(ids: NDArray[Any], valid: NDArray[np.bool_], legend: Legend) -> NDArray[np.uint8]:
@@ -105,20 +89,33 @@ def show(scene: Any, *, bands: Sequence[str] | None = None, axis: Axes | None = 
 
 
 def show_map(
-    class_map: str | Path, *, axis: Axes | None = None, legend: Legend | None = None, longest_px: int = 900
+    class_map: str | Path,
+    *,
+    axis: Axes | None = None,
+    legend: Legend | None = None,
+    band: str | int | None = None,
+    longest_px: int = 900,
 ) -> Axes:
     """An axis with a class map in its legend's colours, and the legend beside it.
 
     Args:
-        class_map: A raster of class ids.
+        class_map: A raster of class codes.
         axis: Where to draw; a new figure by default.
-        legend: The classes; those written in the file by default.
+        legend: What they mean: of a map that geoseg wrote its ids, of others its codes; what the file says by default.
+        band: The band of the map, by name or 1-based number; the only one by default.
         longest_px: Pixels read on the longer side.
+
+    Raises:
+        BandError: The map has several bands and none was chosen.
+        LegendError: A value is no class, or no whole number.
     """
-    legend = legend or io.read_legend(class_map)
-    raster = quicklook({"path": str(class_map), "resampling": "nearest"}, longest_px=longest_px)
-    drawn = _drawn(colored(raster.pixels[0], raster.valid, legend), raster.geobox, axis)
-    add_legend(drawn, legend)
+    source = open_class_map(class_map, band=band)
+    if legend is not None and map_legend(source) is not None:
+        legend = legend.of_map()
+    labels, classes = io.open_labels({"path": source, **({} if legend is None else {"legend": legend})})
+    raster = quicklook(labels, longest_px=longest_px)
+    drawn = _drawn(colored(raster.pixels[0], raster.valid, classes), raster.geobox, axis)
+    add_legend(drawn, classes)
     return drawn
 
 
@@ -138,17 +135,22 @@ def show_polygons(
         bands: Names for red, green and blue.
         legend: Colours the outlines by the polygons' `class_id`; white without.
         axis: Where to draw; a new figure by default.
+
+    Raises:
+        MissingInputError: A file is not there.
+        GridError: The scene or the polygons have no CRS.
+        InputError: There is no polygon, or a legend and no column `class_id`.
+        LegendError: A `class_id` is not in the legend.
     """
-    import geopandas
-    import pyogrio
+    from geopandas import GeoSeries
 
     raster = quicklook(scene)
+    if raster.geobox.crs is None:
+        raise GridError("the scene has no CRS, so polygons have no place on it; say it: {path: ..., crs: EPSG:...}")
+    found = PolygonFile(str(polygons), columns=() if legend is None else ("class_id",)).read()
+    colors = "white" if legend is None else [legend.by_id(value).color for value in found.columns["class_id"]]
     drawn = _drawn(stretched(raster, bands=bands), raster.geobox, axis)
-    frame = geopandas.read_file(polygons, layer=pyogrio.list_layers(polygons)[0, 0])  # a style may be a second table
-    if frame.crs is not None and raster.geobox.crs is not None:
-        frame = frame.to_crs(raster.geobox.crs.to_wkt())
-    colors = "white" if legend is None else [legend.by_id(value).color for value in frame["class_id"]]
-    frame.boundary.plot(ax=drawn, color=colors, linewidth=0.7)
+    GeoSeries(onto_crs(found, raster.geobox.crs)).boundary.plot(ax=drawn, color=colors, linewidth=0.7)
     if legend is not None:
         add_legend(drawn, legend)
     return drawn
@@ -163,14 +165,23 @@ def add_legend(axis: Axes, legend: Legend) -> None:
 
 
 def _drawn(picture: NDArray[np.uint8], geobox: GeoBox, axis: Axes | None) -> Axes:
+    """The picture in the coordinates of its grid, whichever way that is turned: north up, or without a CRS row 0 up."""
     import matplotlib.pyplot as plt
+    from matplotlib.transforms import Affine2D
 
     if axis is None:
         _, axis = plt.subplots(figsize=(7, 7))
-    affine = geobox.transform
     rows, cols = geobox.shape
-    plain = affine.b == 0 and affine.d == 0
-    extent = (affine.c, affine.c + cols * affine.a, affine.f + rows * affine.e, affine.f) if plain else None
-    axis.imshow(picture, extent=extent, interpolation="nearest")
+    affine = geobox.affine
+    corners = np.array([affine @ corner for corner in ((0, 0), (cols, 0), (0, rows), (cols, rows))])
+    (left, low), (right, high) = corners.min(0), corners.max(0)
+    if affine.b == 0 and affine.d == 0:
+        extent = (affine.c, affine.c + cols * affine.a, affine.f + rows * affine.e, affine.f)
+        axis.imshow(picture, extent=extent, interpolation="nearest")
+    else:
+        turned = Affine2D(np.array(tuple(affine)).reshape(3, 3)) + axis.transData
+        axis.imshow(picture, extent=(0, cols, rows, 0), interpolation="nearest", transform=turned)
+    down = geobox.crs is None and affine.e > 0
+    axis.set(xlim=(left, right), ylim=(high, low) if down else (low, high))
     axis.set_axis_off()
     return axis

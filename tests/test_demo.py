@@ -68,7 +68,7 @@ def test_the_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkey
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     pictures = [out for cell in code for out in cell.outputs if "image/png" in out.get("data", {})]
     assert len(pictures) >= 3
-    assert (tmp_path / "region" / "map.shp").exists()
+    assert (tmp_path / "region" / "polygons.shp").exists()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

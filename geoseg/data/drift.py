@@ -43,6 +43,15 @@ BEYOND = 0.2
 SCALED = 5.0
 """Values that are larger or smaller by this factor, mean and spread alike, have another scaling."""
 
+ALIKE = 0.5
+"""Bands are in another order where the Kolmogorov-Smirnov distances of those that would move fall to this share, ..."""
+
+CLEARLY = 0.1
+"""... and by this much in the mean."""
+
+MOST_ORDERED = 32
+"""More bands lie so close that they cannot be told apart."""
+
 COARSER = 1.1
 """Only a model whose pixels are larger than the scene's by this factor sees the scene resampled."""
 
@@ -146,8 +155,35 @@ def compare(stats: BandStats, expected: Sequence[ExpectedBand]) -> tuple[BandDri
     found = tuple(_compared(stats, band, wanted) for band, wanted in enumerate(expected))
     note = _scaling(found) or _offset(found)
     if not note:
-        return found
+        return _with_order(found, likely_order(stats, expected))
     return tuple(replace(band, note=note, verdict="out of range") if band.pixels else band for band in found)
+
+
+def likely_order(stats: BandStats, expected: Sequence[ExpectedBand]) -> tuple[int, ...]:
+    """Of each band, the expected one whose training pixels it is most like; their own where no order is far better."""
+    own = tuple(range(len(expected)))
+    if not 1 < len(own) <= MOST_ORDERED or not stats.count.all() or not all(band.quantiles for band in expected):
+        return own
+    apart = np.array([[_against_quantiles(stats, band, wanted)[1] for wanted in expected] for band in own], np.float64)
+    if (apart.diagonal() - apart.min(1)).sum() < 2 * CLEARLY:  # no two bands could change places
+        return own
+    from scipy.optimize import linear_sum_assignment
+
+    order = linear_sum_assignment(apart)[1]
+    moved = order != own
+    if not moved.any():
+        return own
+    before, after = apart.diagonal()[moved].mean(), apart[own, order][moved].mean()
+    return tuple(order.tolist()) if after <= ALIKE * before and before - after >= CLEARLY else own
+
+
+def _with_order(bands: tuple[BandDrift, ...], order: tuple[int, ...]) -> tuple[BandDrift, ...]:
+    """The bands with a note on those that are like other ones."""
+    moved = [band for band, place in enumerate(order) if band != place]
+    if not moved:
+        return bands
+    note = f"values look like those of {', '.join(bands[order[band]].name for band in moved)}: another order of bands"
+    return tuple(replace(one, note=note) if band in moved else one for band, one in enumerate(bands))
 
 
 def _compared(stats: BandStats, band: int, wanted: ExpectedBand) -> BandDrift:

@@ -29,8 +29,11 @@ UNIT_PX = 256
 MOST_BANDS = 12
 """The validity of each band is told apart up to so many."""
 
-SUSPECTS = (0.0, -9999.0, -32768.0)
-"""Values that often stand for nothing without being declared, beside the largest one of an integer dtype."""
+SUSPECTS = (0.0, -9999.0, -32768.0, -3.4028234663852886e38, -3.4028230607370965e38)
+"""Values that often stand for nothing without being declared, beside the largest one of an integer dtype.
+
+The last ones are the smallest of float32, and what older programs write for it.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +158,7 @@ def _look(parts: Sequence[Source], grid: GeoBox, window: Window, *, pixels: int)
 def _suspects(dtype: np.dtype[Any]) -> tuple[float, ...]:
     """Suspicious values that the dtype can hold."""
     if dtype.kind not in "iu":
-        return SUSPECTS
+        return SUSPECTS if dtype != np.float16 else SUSPECTS[:3]
     limits = np.iinfo(dtype)
     return tuple(value for value in {*SUSPECTS, float(limits.max)} if limits.min <= value <= limits.max)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyproj import Geod
+from shapely import orient_polygons
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
@@ -90,11 +91,14 @@ def _place(region: Mapping[str, Any] | None, pixels: Mapping[str, int] | None) -
 
 
 def region_area_m2(region: Mapping[str, Any] | None) -> float | None:
-    """Area of a GeoJSON geometry on the WGS 84 ellipsoid; None without one, or where it is none."""
+    """Area of a GeoJSON geometry on the WGS 84 ellipsoid; None without one, or where it is none.
+
+    However its rings are turned: outlines add and holes take away.
+    """
     if not region:
         return None
     try:
-        area, _ = Geod(ellps="WGS84").geometry_area_perimeter(shape(region))
+        area, _ = Geod(ellps="WGS84").geometry_area_perimeter(orient_polygons(shape(region)))
     except (ShapelyError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return abs(float(area))

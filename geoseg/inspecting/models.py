@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from geoseg.data.drift import BandDrift, ExpectedBand, band_drift
@@ -27,6 +28,11 @@ QUICK = 1 << 21
 
 FAR_FACTOR = 2.0
 """A scene whose pixels are larger or smaller than the model's by more than that is warned of."""
+
+
+UNLIKE = 0.5
+"""A scene whose bands lie further from the training pixels, by the median of their Kolmogorov-Smirnov distances, is
+warned of. Parts of a scene that show but one kind of land stay below."""
 
 
 def model_card(path: Path) -> ModelCard:
@@ -151,4 +157,10 @@ def _drift_warnings(drift: Sequence[BandDrift]) -> list[str]:
     far = [band.name for band in drift if band.verdict == "out of range" and not band.note]
     if far:
         found.append(f"the values of {some(far)} lie far from those of training: the map is not to be trusted there")
+    known = [band.distance for band in drift if band.distance is not None]
+    if not found and known and median(known) > UNLIKE:
+        found.append(
+            "the values of most bands are not spread like those of training (Kolmogorov-Smirnov distance "
+            f"{median(known):.2f} in the median): other land, another season or another sensor; trust the map less"
+        )
     return found

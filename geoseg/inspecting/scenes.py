@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from geoseg.data.histogram import BUCKET_ERROR, LARGEST
+from geoseg.data.statistics import BandStats
 from geoseg.data.survey import Survey, survey
 from geoseg.inspecting.classes import ClassCount, as_codes, class_counts, class_legend
 from geoseg.inspecting.files import BandFile, band_files, storage, storage_text
 from geoseg.inspecting.grids import crs_name, describe_grid, pixel_text, place_text
-from geoseg.inspecting.tables import Info, facts, finite, hectares, number, percent, table
+from geoseg.inspecting.tables import Info, facts, finite, hectares, number, percent, table, three_digits
 from geoseg.io.dates import acquired
 from geoseg.io.protocol import Source
 
@@ -86,13 +89,18 @@ def _of_sample(share: float) -> str:
     return "" if share >= 1 else f", of a sample of {percent(share)} of them"
 
 
+def _exact(value: float) -> str:
+    """A value as it may be given back, with all its digits."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
 def _file(band: BandFile) -> dict[str, Any]:
     return {"dtype": band.dtype, "nodata": band.nodata, "scaling": band.scaling}
 
 
 def _bands(source: Source, seen: Survey) -> list[dict[str, Any]]:
     stats = seen.stats
-    quantiles = stats.quantiles(LEVELS)
+    quantiles = _quantiles(stats)
     spread = np.sqrt(stats.squares / np.maximum(stats.count, 1))
     rows = []
     for k, (name, one) in enumerate(zip(source.bands, band_files(source), strict=True)):
@@ -106,6 +114,13 @@ def _bands(source: Source, seen: Survey) -> list[dict[str, Any]]:
         }
         rows.append({"name": name, **_file(one), **{key: finite(value) for key, value in figures.items()}})
     return rows
+
+
+def _quantiles(stats: BandStats) -> NDArray[np.float64]:
+    """Values at `LEVELS`, `(level, band)`; NaN where they lie beyond float32, in which they are counted."""
+    found = stats.quantiles(LEVELS)
+    beyond = np.maximum(-stats.low, stats.high) > LARGEST
+    return np.where(beyond & (np.abs(found) >= LARGEST * (1 - BUCKET_ERROR)), np.nan, found)
 
 
 def _band_table(bands: list[dict[str, Any]], seen: Survey) -> str:
@@ -122,9 +137,10 @@ def _band_table(bands: list[dict[str, Any]], seen: Survey) -> str:
 
 def _class_table(counts: list[ClassCount], *, sampled: bool) -> str:
     total = max(1, sum(item.pixels for item in counts))
+    shown = three_digits if sampled else float
     rows = [
-        [f"{item.value} {item.name or '(no class)'}", f"{item.pixels:,}", percent(item.pixels / total),
-         hectares(item.area_m2)]
+        [f"{item.value} {item.name or '(no class)'}", f"{shown(item.pixels):,.0f}", percent(item.pixels / total),
+         hectares(None if item.area_m2 is None else shown(item.area_m2))]
         for item in counts
     ]  # fmt: skip
     note = "\nestimated from a sample of evenly spread blocks; --exact counts every pixel"
@@ -147,7 +163,7 @@ def _warnings(source: Source, seen: Survey, *, class_map: bool) -> list[str]:
         alone = len(source.bands) == 1 and value >= 0
         if count > UNIFORM_SHARE * seen.seen and not alone and not flat:
             found.append(
-                f"{percent(count / seen.seen)} of the pixels are {value:g} in every band; if that means nothing is "
-                f"there, say --nodata {value:g}"
+                f"{percent(count / seen.seen)} of the pixels are {_exact(value)} in every band; if that means nothing "
+                f"is there, say --nodata {_exact(value)}"
             )
     return found

@@ -106,6 +106,15 @@ def hectares(area_m2: float | None) -> str:
     return f"{area:,.0f}" if area >= 100 else f"{area:.3g}" if area else "0"
 
 
+def three_digits(value: float) -> float:
+    """An estimate in the digits that can be believed.
+
+    >>> three_digits(123_456_789), three_digits(0.0)
+    (123000000.0, 0.0)
+    """
+    return float(f"{value:.3g}")
+
+
 def finite(value: float | None) -> float | None:
     """The value, None where it is no finite number, which JSON has no word for."""
     return float(value) if value is not None and isfinite(value) else None

@@ -14,6 +14,7 @@ from geoseg.errors import OutputError
 from geoseg.legend import Legend
 from geoseg.models.boundary_iou import NOTHING
 from geoseg.models.calibration import Reliability
+from geoseg.pictures import picture_bands, stretched
 from geoseg.training.scene_source import validation_labels
 from geoseg.training.validation import Judgement, Place
 
@@ -26,8 +27,6 @@ INK, FAINT, BAR, WRONG, RIGHT, BARE = "#333333", "#8a8a8a", "#3b7fc4", "#1f1f1f"
 DPI = 130
 CELL_IN, LEAST_IN = 0.62, 2.6  # inches: a cell that holds two lines of text, and the least side of the matrix
 MOST_TEXTS = 32  # classes; beyond, cells are too small for text
-TRUE_COLOR = ("red", "green", "blue")
-CUT_PERCENT = 2.0  # of the pixels at each end of a band
 PLACE_IN = 2.7
 LONGEST_NAME = 26
 
@@ -181,25 +180,10 @@ def _show_place(axes: Sequence[Axes], place: Place, legend: Legend) -> None:
 def place_image(place: Place) -> NDArray[np.uint8]:
     """The image of a place, `(row, col, 4)`: three bands between their 2 % and 98 % quantiles, pale where invalid."""
     scene, window = place.scene, place.window
-    chosen = _picture_bands([name for k, name in enumerate(scene.bands) if k not in scene.absent])
     there = [k for k in range(len(scene.bands)) if k not in scene.absent]
+    chosen = [there[k] for k in picture_bands([scene.bands[k] for k in there])]
     pixels = scene.pixels[slice(0, len(scene.bands)), *window.slices]
-    valid = np.asarray(scene.valid[window.slices])
-    out = np.full((*valid.shape, 4), _rgba(BARE), np.uint8)
-    if valid.any():
-        for channel, k in enumerate(chosen):
-            band = pixels[there[k]].astype(np.float64)
-            low, high = np.percentile(band[valid], [CUT_PERCENT, 100 - CUT_PERCENT])
-            out[valid, channel] = np.clip((band[valid] - low) / max(high - low, 1e-12) * 255, 0, 255)
-    return out
-
-
-def _picture_bands(names: Sequence[str]) -> list[int]:
-    """Positions of red, green and blue; else of the first three, or thrice of the first."""
-    lowered = [name.lower() for name in names]
-    if all(name in lowered for name in TRUE_COLOR):
-        return [lowered.index(name) for name in TRUE_COLOR]
-    return [0, 1, 2] if len(names) >= 3 else [0, 0, 0]
+    return stretched(pixels[chosen], np.asarray(scene.valid[window.slices]), bare=_rgba(BARE))
 
 
 def _painted(classes: NDArray[np.int32], legend: Legend) -> NDArray[np.uint8]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import rasterio
@@ -9,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from geoseg.data.drift import BandDrift, ExpectedBand, band_drift, compare, verdict_of
+from geoseg.data.drift import BandDrift, ExpectedBand, band_drift, compare, likely_order, verdict_of
 from geoseg.data.statistics import BandStats
 from geoseg.data.survey import sample_windows, survey
 from geoseg.errors import BandError
 from geoseg.io import open_source
 from geoseg.raster import QUANTILE_LEVELS
+from geoseg.synthetic import landscape
 
 
 def expected_of(values, names=("red", "nir")):
@@ -242,3 +245,45 @@ def test_a_large_source_is_sampled_the_same_each_time_and_near_the_truth(memory_
     assert seen.seen <= 500_000
     np.testing.assert_array_equal(seen.stats.histogram.counts, again.stats.histogram.counts)
     np.testing.assert_allclose(seen.stats.mean, pixels.reshape(2, -1).mean(1), rtol=0.01)
+
+
+# -- the order of bands ------------------------------------------------------------------------------------------------
+
+NAMES = ("blue", "green", "red", "nir")
+
+
+@pytest.fixture(scope="module")
+def land():
+    """Blue, green, red and near infrared of two halves of one landscape, `(band, row, col)` each."""
+    pixels = landscape(shape=(192, 256), seed=3).image.pixels[:4]
+    return pixels[:, :, :128], pixels[:, :, 128:]
+
+
+@pytest.mark.parametrize("order", [order for order in permutations(range(4)) if order[3] != 3], ids=str)
+def test_bands_in_another_order_are_told(land, order):
+    west, east = land
+    found = compare(BandStats.of_pixels(east[list(order)], np.ones(east.shape[1:], bool)), trained_on(west))
+    moved = [band for band, place in enumerate(order) if band != place]
+    said = f"values look like those of {', '.join(NAMES[order[band]] for band in moved)}: another order of bands"
+    assert [band.note for band in found] == [said if band in moved else "" for band in range(4)]
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_a_part_of_the_land_alone_is_no_other_order(land, part):
+    west, east = land
+    own = np.array_split(east, 8, axis=1)[part]
+    found = compare(BandStats.of_pixels(own, np.ones(own.shape[1:], bool)), trained_on(west))
+    assert not any(band.note for band in found)
+
+
+def trained_on(pixels):
+    return expected_of(pixels.reshape(4, -1), NAMES)
+
+
+def test_bands_that_are_alike_or_without_quantiles_have_no_order():
+    twins = reflectance(0, mean=(1500, 1500), std=(300, 300))
+    expected = expected_of(twins.reshape(2, -1))
+    stats = BandStats.of_pixels(twins[::-1], np.ones(twins.shape[1:], bool))
+    assert likely_order(stats, expected) == (0, 1)
+    bare = [ExpectedBand(name=band.name, mean=band.mean, std=band.std) for band in expected]
+    assert likely_order(stats, bare) == (0, 1)

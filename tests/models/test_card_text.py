@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from pyproj import Geod
+from shapely.geometry import box
 
 from geoseg.inspecting.model_text import card_blocks, region_area_m2
 
@@ -43,6 +45,15 @@ def test_a_card_that_tells_little_is_told_too(card):
         "not said", "not said", "not said", "none", "not said",
     ]  # fmt: skip
     assert lines["made"] == "unknown"
+
+
+@pytest.mark.parametrize("turned", range(8))
+def test_the_area_of_a_region_does_not_depend_on_how_its_rings_are_turned(turned):
+    rings = [box(10, 50, 10.2, 50.2), box(10.05, 50.05, 10.1, 50.1), box(11, 50, 11.1, 50.1)]
+    areas = [abs(Geod(ellps="WGS84").geometry_area_perimeter(ring)[0]) for ring in rings]
+    outline, hole, other = (list(ring.exterior.coords)[:: -1 if turned >> k & 1 else 1] for k, ring in enumerate(rings))
+    region = {"type": "MultiPolygon", "coordinates": [[outline, hole], [other]]}
+    assert region_area_m2(region) == pytest.approx(areas[0] - areas[1] + areas[2])
 
 
 @pytest.mark.parametrize("region", [None, {}, {"type": "Circle"}, {"type": "Polygon"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,24 @@ def test_a_scene_without_crs_without_data_or_without_contrast_is_warned_of(tmp_p
     flat = reflectance()
     flat[1] = 5
     assert "same value in nir" in geoseg.info(str(write(tmp_path / "c.tif", flat, names=("red", "nir")))).warnings[0]
+
+
+@pytest.mark.parametrize("value", ["-3.4028234663852886e+38", "-3.4028230607370965e+38"])
+def test_the_smallest_float_is_pointed_out_with_all_its_digits(tmp_path: Path, value: str) -> None:
+    pixels = reflectance().astype(np.float32)
+    pixels[:, :30] = float(value)
+    path = str(write(tmp_path / "f.tif", pixels, names=("red", "nir")))
+    (warned,) = geoseg.info(path).warnings
+    assert warned.endswith(f"say --nodata {value}")
+    assert geoseg.info(path, nodata=float(value)).to_dict()["valid_share"] == pytest.approx(2 / 3)
+
+
+def test_quantiles_beyond_float32_are_not_known(tmp_path: Path) -> None:
+    planes = np.stack([reflectance()[0] * 1e300, reflectance()[1]])
+    bands = geoseg.info(str(write(tmp_path / "h.tif", planes, names=("red", "nir")))).to_dict()["bands"]
+    assert [bands[0][key] for key in ("p1", "p50", "p99")] == [None] * 3
+    assert bands[0]["max"] == planes[0].max()
+    assert bands[1]["p50"] == pytest.approx(np.median(planes[1]), rel=0.01)
 
 
 def test_a_large_scene_is_sampled_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +317,9 @@ def test_a_large_class_map_is_estimated_unless_it_is_to_be_exact(
     monkeypatch.setattr(classes, "SAMPLE_PX", 1_000_000)
     rough, exact = geoseg.info(str(path)), geoseg.info(str(path), exact=True)
     assert "--exact counts every pixel" in str(rough)
+    digits = [line.split()[2].replace(",", "") for line in str(rough).splitlines() if re.match(r"\d+ class", line)]
+    assert digits
+    assert all(len(count.rstrip("0")) <= 3 for count in digits)
     assert "sample" not in str(exact)
     for about, true in zip(rough.to_dict()["classes"], exact.to_dict()["classes"], strict=True):
         assert true["pixels"] == (ids == true["value"]).sum()
@@ -340,6 +362,14 @@ def test_another_scaling_is_a_warning_in_plain_words(trained: tuple[Path, Path],
     text = capsys.readouterr().out
     assert "warning: values are about 10,000 times smaller: another scaling (red, nir)" in text
     assert text.count("out of range") == 2
+
+
+def test_other_land_is_warned_of(trained: tuple[Path, Path]) -> None:
+    scene, model = trained
+    dull = 3_070 + 0.05 * reflectance()  # within the range of training
+    write(scene, dull.astype("uint16"), names=("red", "nir"))
+    (warned,) = geoseg.info(str(scene), model=model).warnings
+    assert warned.startswith("the values of most bands are not spread like those of training")
 
 
 def test_missing_bands_and_another_resolution_are_named(trained: tuple[Path, Path], tmp_path: Path) -> None:
@@ -457,13 +487,16 @@ def test_a_picture_shows_the_classes_in_their_colours_and_the_scene_stretched(tm
         (["scenes/a_20200101.tif", "--model", "none.safetensors"], "not there"),
         (["scenes/a_20200101.tif", "--json", "scenes/a_20200101.tif"], "a_20200101.tif"),
         (["none.yaml"], "not there"),
+        (["empty.yaml"], "the config empty.yaml is empty; needed are keys such as data"),
+        (["notes.yml"], "the config notes.yml holds str; needed are keys such as data"),
     ],
 )
 def test_what_cannot_be_described_is_one_line_and_two(
     args: list[str], words: str, *, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(folder.parent)
-    Path("notes.txt").write_text("plain text")
+    for name, text in (("notes.txt", "plain text"), ("notes.yml", "plain text"), ("empty.yaml", "")):
+        Path(name).write_text(text)
     assert main(["info", *args]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geoseg.errors import OutputError, OutputExistsError
 from geoseg.vector.formats.shapefile import SIDECARS
-from geoseg.vector.formats.styles import may_replace
+from geoseg.vector.formats.styles import is_map_style, may_replace
 
 _log = logging.getLogger(__name__)
 _JOURNALS = ("-wal", "-shm", "-journal")  # of SQLite: https://www.sqlite.org/tempfiles.html
@@ -83,12 +83,18 @@ def _check_journals(out: Path) -> None:
 
 
 def _takes_style(target: Path, style: Path, outs: Sequence[Path], *, overwrite: bool) -> bool:
-    """Whether a style may take its place; one that stays, unlike what geoseg wrote, is told."""
+    """Whether a style may take its place; one that stays, a map's or one that was edited, is told."""
     if not target.exists() or (overwrite and may_replace(target, style)):
         return True
     styled_inside = style.stem in {out.stem for out in outs if out.suffix.lower() == ".gpkg"}
     level = logging.DEBUG if styled_inside else logging.WARNING
-    _log.log(level, "left the style %s as it is: it is not, or no longer, as geoseg writes it", target)
+    if is_map_style(target):
+        map_name = target.with_suffix(".tif").name
+        _log.log(
+            level, "%s is the style of %s and stays; give the polygons another name for their own", target, map_name
+        )
+    else:
+        _log.log(level, "left the style %s as it is: it is not, or no longer, as geoseg writes it", target)
     return False
 
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from geoseg.errors import LegendError
 from geoseg.legend import Legend
 from geoseg.vector.layer import PolygonLayer
 
@@ -39,6 +40,15 @@ def is_polygon_style(path: Path) -> bool:
     """Whether a `.qml` is as geoseg wrote it for polygons: QGIS drops the seal, and an edit breaks it."""
     body, found, seal = path.read_text(encoding="utf-8", errors="replace").rpartition(_SEAL)
     return bool(found) and found + seal == _seal(body)
+
+
+def is_map_style(path: Path) -> bool:
+    """Whether a `.qml` is as geoseg wrote it for a class map."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return text.rstrip() == Legend.from_qml(text).to_qml().rstrip()
+    except LegendError:
+        return False
 
 
 def may_replace(path: Path, style: Path) -> bool:

@@ -5,10 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from socket import socket
 
 import pytest
 import torch
-import yaml
 from lightning.pytorch.strategies import FSDPStrategy
 from safetensors.torch import load_file
 from torch import nn
@@ -22,6 +22,8 @@ from geoseg.training.sharding import shard_by_blocks
 # which a GPU's copies to the CPU part.
 SHARDED = """
 import functools
+import json
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -30,6 +32,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp._flat_param import FlatParamHandle
 
+import geoseg
 import geoseg.training.run as run
 from geoseg.training.sharding import shard_by_blocks
 
@@ -50,6 +53,11 @@ class Sharded(FSDPStrategy):
         with patch.object(FlatParamHandle, "_get_unflat_views_aligned", copies):
             return super().optimizer_state(optimizer)
 
+def main():
+    for number, config in enumerate(json.loads(Path("configs.json").read_text())):
+        print("run", number, flush=True)
+        geoseg.fit(config)
+
 run.shard_by_blocks = functools.partial(shard_by_blocks, least=5000)
 
 class Halt(Callback):
@@ -62,18 +70,32 @@ class Buffers(Callback):
 """
 
 
-def train(config: dict, *args: str) -> list[str]:
+def train(*configs: dict) -> list[list[str]]:
+    """Trains one after the other in the same two processes; gives what each run printed."""
     Path("sharded.py").write_text(SHARDED)
-    Path("config.yaml").write_text(yaml.safe_dump(config))
-    clean = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")}
-    run = subprocess.run(
-        [sys.executable, "-m", "geoseg.cli", "fit", "--config", "config.yaml", *args],
-        capture_output=True, text=True, timeout=120, check=False,
-        env={**clean, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert "Warning" not in run.stderr
-    return run.stdout.splitlines()
+    Path("configs.json").write_text(json.dumps(configs))
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "NODE_RANK": "0",
+              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", "import sharded; sharded.main()"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **shared, "LOCAL_RANK": rank},
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    try:
+        told = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, told, strict=True):
+        assert process.returncode == 0, errors
+        assert "Warning" not in errors
+    runs = [out.split("run ")[1:] for out, _ in told]
+    return [[line for text in texts for line in text.splitlines()] for texts in zip(*runs, strict=True)]
 
 
 def figures(name: str) -> list[dict]:
@@ -86,15 +108,17 @@ def test_a_run_in_shards_that_was_stopped_is_the_run_without(config, unet):
     trainer = {"devices": 2, "max_epochs": 3, "gradient_clip_val": 0.05}
     made = {"model": {**unet, "lr": 1e-3, "ema_decay": 0}, "seed_everything": 3}
     whole = config(**made, trainer={**trainer, "strategy": "ddp"})
-    train({**whole, "name": "whole"})
     sharded = {
         **trainer,
         "strategy": {"class_path": "sharded.Sharded"},
         "callbacks": [{"class_path": "sharded.Buffers"}],
     }
     stopped = {**sharded, "callbacks": [{"class_path": "sharded.Halt"}, *sharded["callbacks"]]}
-    train({**config(**made, trainer=stopped), "name": "shards"})
-    told = train({**config(**made, trainer=sharded), "name": "shards"}, "--resume")
+    _, _, told = train(
+        {**whole, "name": "whole"},
+        {**config(**made, trainer=stopped), "name": "shards"},
+        {**config(**made, trainer=sharded), "name": "shards", "resume": True},
+    )
     units, kept = zip(*(map(int, line.split()[1:]) for line in told if line.startswith("shard ")), strict=True)
     wanted, found = (load_file(Path("runs", name, "model.safetensors")) for name in ("whole", "shards"))
     weights = sum(values.numel() for name, values in found.items() if "running" not in name and "num_b" not in name)

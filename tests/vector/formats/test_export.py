@@ -368,7 +368,8 @@ def test_the_raster_style_of_the_same_name_stays(tmp_path, caplog, extension, wa
     (tmp_path / "map.qml").write_text(LEGEND.to_qml())
     write_polygons(table(), tmp_path / f"map{extension}", legend=LEGEND, overwrite=True)
     assert (tmp_path / "map.qml").read_text() == LEGEND.to_qml()
-    assert ("left the style" in caplog.text) is warns  # a GeoPackage holds it too
+    said = f"{tmp_path / 'map.qml'} is the style of map.tif and stays; give the polygons another name"
+    assert (said in caplog.text) is warns  # a GeoPackage holds it too
 
 
 def test_a_geopackage_has_its_style_inside_and_beside(tmp_path):

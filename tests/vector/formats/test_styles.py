@@ -8,7 +8,7 @@ import pytest
 
 from geoseg.legend import Legend
 from geoseg.vector import polygon_style
-from geoseg.vector.formats.styles import is_polygon_style
+from geoseg.vector.formats.styles import is_map_style, is_polygon_style
 
 LEGEND = Legend.from_dict({1: {"name": "forêt", "color": "#1f6b35"}, 2: "water & ice", 3: "road"})
 
@@ -40,6 +40,8 @@ def test_ours_are_known_from_those_of_others(tmp_path, legend):
     assert is_polygon_style(tmp_path / "ours.qml")
     assert not is_polygon_style(tmp_path / "raster.qml")
     assert not is_polygon_style(tmp_path / "changed.qml")
+    found = [is_map_style(tmp_path / f"{name}.qml") for name in ("raster", "ours", "changed")]
+    assert found == [True, False, False]
 
 
 def test_one_that_qgis_saved_is_the_users(tmp_path):
