@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -30,6 +31,15 @@ settings.register_profile("house", settings.get_profile("fuzz"), derandomize=Tru
 settings.load_profile("house")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _level_of_the_log() -> Iterator[None]:
+    """What a test sets, as the command line does, does not stay for the next one."""
+    logger = logging.getLogger("geoseg")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture
