@@ -15,6 +15,7 @@ from geoseg.cli import main
 from geoseg.errors import InputError
 from geoseg.models.card import read_card
 from geoseg.training.command import parsed
+from geoseg.training.manners import quiet
 from geoseg.training.run import run_fit
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -84,7 +85,8 @@ def test_a_forest_grows_in_one_process(config):
 def test_a_model_is_named_in_one_word_wherever_it_stands(config):
     with pytest.raises(InputError, match="trainer does not accept|Group 'trainer'"):
         run_fit({**config, "trainer": {"no_such_key": 1}}, model="random_forest")
-    assert parsed(config, [], {"model": "random_forest"}).model.decoder == "random_forest"
+    with quiet():
+        assert parsed(config, [], {"model": "random_forest"}).model.decoder == "random_forest"
 
 
 def test_a_run_never_replaces_the_model_that_it_begins_from(config):
