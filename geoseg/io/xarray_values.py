@@ -135,7 +135,7 @@ def _of_bands(array: Any, key: str, count: int, *, said: float | None = None) ->
     found = numbers(array.attrs.get(key)) if said is None else [said] * count
     if not found or len(found) == count:
         return found or None
-    if len(set(found)) == 1:
+    if np.array_equal(found, found[:1] * len(found), equal_nan=True):
         return found[:1] * count
     raise BandError(
         f"{key} has {len(found)} values for {count} bands: {', '.join(f'{value:g}' for value in found)}; say which "
@@ -162,11 +162,13 @@ def _limits(array: Any) -> tuple[float, float]:
     if not unpacked:
         ends = [_wrapped(end, array) for end in ends]
     slack = 0.0
+    rescaled = False
     if here and unpacked and stored.kind in "iu" and scale:
-        ends, slack = [(end - offset) / scale for end in ends], 0.5
+        ends, slack, rescaled = [(end - offset) / scale for end in ends], 0.5, True
     elif not here:
-        ends, slack = ends if unpacked else [end * scale + offset for end in ends], 0.5 * abs(scale)
-    low, high = ends if scale > 0 else ends[::-1]
+        slack, rescaled = 0.5 * abs(scale), not unpacked
+        ends = [end * scale + offset for end in ends] if rescaled else ends
+    low, high = ends[::-1] if rescaled and scale < 0 else ends
     return (-np.inf if np.isnan(low) else low - slack, np.inf if np.isnan(high) else high + slack)
 
 

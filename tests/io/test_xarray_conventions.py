@@ -168,7 +168,7 @@ def test_a_sign_is_turned_only_where_it_is_said(said):
 @pytest.mark.parametrize(
     "said", [{"valid_range": [2, 7]}, {"valid_min": 2, "valid_max": 7}, {"valid_range": np.array([2, 7], "i2")}]
 )
-@pytest.mark.parametrize("scaled", [{}, {"scale_factor": 0.1, "add_offset": -1.0}])
+@pytest.mark.parametrize("scaled", [{}, {"scale_factor": 0.1, "add_offset": -1.0}, {"scale_factor": -0.1}])
 def test_values_beyond_the_valid_range_are_hidden_packed_or_not(said, scaled):
     packed = values(1, 2, 7, 8, **said, **scaled)
     assert read(packed).valid[0].tolist() == [False, True, True, False]
@@ -177,9 +177,10 @@ def test_values_beyond_the_valid_range_are_hidden_packed_or_not(said, scaled):
 
 
 def test_a_valid_range_may_be_of_unpacked_values():
-    packed = values(1, 2, 7, 8, scale_factor=0.1, valid_range=[0.2, 0.7])
-    assert read(packed).valid[0].tolist() == [False, True, True, False]
-    assert read(xr.decode_cf(packed)).valid[0].tolist() == [False, True, True, False]
+    for scale, ends in ((0.1, [0.2, 0.7]), (-0.1, [-0.7, -0.2])):
+        packed = values(1, 2, 7, 8, scale_factor=scale, valid_range=ends)
+        assert read(packed).valid[0].tolist() == [False, True, True, False]
+        assert read(xr.decode_cf(packed)).valid[0].tolist() == [False, True, True, False]
 
 
 def test_every_missing_value_is_hidden():
@@ -205,5 +206,6 @@ def test_each_band_has_its_own_nodata_scale_and_offset():
 
 def test_figures_for_other_bands_than_there_are_stand_for_all_or_are_refused():
     assert read(bands(nodatavals=(4, 4, 4))).valid[0].tolist() == [True, True, True, False]
+    assert read(bands(nodatavals=(np.nan,) * 3)).valid.all()
     with pytest.raises(BandError, match="scales has 3 values for 2 bands"):
         _ = open_source(bands(scales=(0.1, 0.2, 0.3))).bands
