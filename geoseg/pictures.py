@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import ceil, log2
 from typing import Any
 
 import numpy as np
@@ -63,12 +64,15 @@ def stretched(
 
 
 def shrunk(geobox: GeoBox, *, longest_px: int) -> GeoBox:
-    """The same ground in at most `longest_px` pixels on the longer side, of 1, 2, 4, 8, ... pixels of the grid a side.
+    """The same ground in at most `longest_px` pixels on the longer side; the geobox itself where it is small enough.
 
-    Such factors are those of overviews, so that a large scene need not be read whole.
+    Without a CRS only whole pixels can be put together: 2, 4, 8, ... a side, as in overviews.
     """
     rows, cols = geobox.shape
-    step = 1
-    while max(rows, cols) > step * longest_px:
-        step *= 2
-    return GeoBox((-(-rows // step), -(-cols // step)), geobox.affine @ Affine.scale(step), geobox.crs)
+    factor = max(rows, cols) / longest_px
+    if factor <= 1:
+        return geobox
+    if geobox.crs is not None:
+        return geobox.zoom_to((max(1, round(rows / factor)), max(1, round(cols / factor))))
+    step = 2 ** ceil(log2(factor))
+    return GeoBox((-(-rows // step), -(-cols // step)), geobox.affine @ Affine.scale(step), None)

@@ -28,6 +28,7 @@ LARGE_PX = 8192**2
 hold more than the blocks did."""
 
 
+AREA_TAG = "GEOSEG_AREA"
 AREA_POINTS = 500
 """Points of an area that are written into a map's tags, which are read with every look at it."""
 
@@ -76,16 +77,18 @@ def assemble(
         raise OutputError(f"{outputs.class_map} cannot be put together: {error.strerror or error}") from error
 
 
-def _written(area: Area) -> str:
-    """An area as JSON that `--area` takes: its rows and columns or polygons, or the box around many."""
+def _area_tags(area: Area) -> dict[str, str]:
+    """An area as JSON that `--area` takes; of polygons with many points the box around them, which is then said."""
     region = area.region
     if isinstance(region, Window):
-        return json.dumps({"rows": [region.row_off, region.row_stop], "cols": [region.col_off, region.col_stop]})
+        return {
+            AREA_TAG: json.dumps({"rows": [region.row_off, region.row_stop], "cols": [region.col_off, region.col_stop]})
+        }
     crs = {} if region.crs is None else {"crs": str(region.crs)}
-    shapes = shapely.get_parts(region.geometries)
-    if shapely.get_num_coordinates(shapes).sum() > AREA_POINTS:
-        return json.dumps({"bbox": list(region.bounds), **crs})
-    return json.dumps({**json.loads(shapely.to_geojson(shapely.MultiPolygon(list(shapes)))), **crs})
+    ground = shapely.union_all(shapely.get_parts(region.geometries))
+    if shapely.get_num_coordinates(ground) > AREA_POINTS:
+        return {AREA_TAG: json.dumps({"bbox": list(region.bounds), **crs}), f"{AREA_TAG}_IS": "the box around the area"}
+    return {AREA_TAG: json.dumps({**json.loads(shapely.to_geojson(ground)), **crs})}
 
 
 def _tags(task: SceneTask, model: Mapping[str, str]) -> dict[str, str]:
@@ -99,6 +102,6 @@ def _tags(task: SceneTask, model: Mapping[str, str]) -> dict[str, str]:
         "GEOSEG_OVERLAP_PX": f"{tiling.rows.overlap} {tiling.cols.overlap}",
         "GEOSEG_BLEND": task.blend,
         **({"GEOSEG_RULE": task.rule} if isinstance(task.source, Mosaic) or task.members else {}),
-        **({} if task.area is None else {"GEOSEG_AREA": _written(task.area)}),
+        **({} if task.area is None else _area_tags(task.area)),
     }
     return own | {f"GEOSEG_MODEL_{key.upper()}": value for key, value in model.items()}

@@ -27,7 +27,7 @@ from geoseg.infer.encode import Notes, notes_of
 from geoseg.infer.executors import EXECUTORS, Crew
 from geoseg.infer.holding import held
 from geoseg.infer.layers import LAYERS
-from geoseg.infer.parts import JobFolder, Outputs, Plan, is_complete
+from geoseg.infer.parts import JobFolder, Outputs, Plan, is_complete, refuse_polygons_style
 from geoseg.infer.reading import ON_ERROR, Unread, merged
 from geoseg.infer.seams import SeamReport
 from geoseg.infer.task import SceneTask
@@ -212,6 +212,7 @@ def check_outputs(outputs: Outputs, *, inputs: Sequence[str], overwrite: bool) -
         OutputError: The place cannot be written.
     """
     folder = outputs.class_map.absolute().parent
+    refuse_polygons_style(outputs.style)
     for path in outputs.paths:
         if folder.exists():
             check_output(path, overwrite=overwrite, inputs=inputs)

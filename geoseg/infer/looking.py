@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from geoseg.infer.reading import Piece, read_piece
 from geoseg.infer.rows import wanted_in
 from geoseg.infer.task import SceneTask
+from geoseg.io.combine import Mosaic
 from geoseg.io.grids import crop
 
 DIAGONAL = (0.25, 0.5, 0.75)
@@ -42,25 +44,26 @@ class Look:
 def looked_at(task: SceneTask) -> list[Look]:
     """Tiles with pixels that get a class; none where too few of those are found, unless they are all there are."""
     found: list[Look] = []
-    tried, pixels = 0, 0
+    pixels = 0
     for tried, place in enumerate(_places(task), start=1):
         look = _at(task, place)
         if look is not None:
             found.append(look)
             pixels += int(look.counted.sum())
         if (tried >= len(DIAGONAL) and pixels >= LEAST_PX) or tried == MOST_PLACES or len(found) == MOST_TILES:
-            break
-    return found if pixels >= LEAST_PX or tried == task.tiling.count[0] * task.tiling.count[1] else []
+            return found if pixels >= LEAST_PX else []
+    return found
 
 
 def _places(task: SceneTask) -> Iterator[tuple[int, int]]:
-    """Tiles `(row, col)`, each once: on the diagonal, then anywhere, where the area seems to be before elsewhere."""
+    """Tiles `(row, col)`, each once: on the diagonal, then anywhere, first where the area and scenes seem to be."""
     tiling, reach = task.tiling, task.reach
     rows, cols = min(SIDE, reach.rows), min(SIDE, reach.cols)
     order = np.random.default_rng(0).permutation(rows * cols)
+    likely = _covered(task, (rows, cols)).astype(int)
     if task.area is not None:
-        inside = task.area.mask(crop(task.source.geobox, reach).zoom_to((rows, cols))).ravel()
-        order = np.concatenate([order[inside[order]], order[~inside[order]]])
+        likely += task.area.mask(crop(task.source.geobox, reach).zoom_to((rows, cols)))
+    order = order[np.argsort(-likely.ravel()[order], kind="stable")]
     drawn = zip((order // cols + 0.5) / rows, (order % cols + 0.5) / cols, strict=True)
     tried = set()
     for down, across in [*((share, share) for share in DIAGONAL), *drawn]:
@@ -70,6 +73,21 @@ def _places(task: SceneTask) -> Iterator[tuple[int, int]]:
         if place not in tried:
             tried.add(place)
             yield place
+
+
+def _covered(task: SceneTask, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which of so many parts of what is mapped scenes reach into."""
+    reach, source = task.reach, task.source
+    windows = [window for _, window in source.placed] if isinstance(source, Mosaic) else [reach]
+    covered = np.zeros(shape, np.bool_)
+    for window in windows:
+        inner = window.intersect(reach)
+        if inner.rows and inner.cols:
+            top, left = inner.row_off - reach.row_off, inner.col_off - reach.col_off
+            down, across = shape[0] / reach.rows, shape[1] / reach.cols
+            rows = slice(int(top * down), ceil((top + inner.rows) * down))
+            covered[rows, int(left * across) : ceil((left + inner.cols) * across)] = True
+    return covered
 
 
 def _at(task: SceneTask, place: tuple[int, int]) -> Look | None:

@@ -18,7 +18,7 @@ from geoseg.errors import OutputError
 from geoseg.io.cog import write_bytes
 from geoseg.tiling import Block
 
-FORMAT = 2
+FORMAT = 3
 JOB = "job.json"
 NOTES = "notes.json"
 STALE = (".aux.xml", ".ovr")  # what GDAL keeps beside a raster
@@ -117,9 +117,8 @@ class JobFolder:
             overwrite: Whether another job's parts may be deleted.
 
         Raises:
-            OutputError: The folder cannot be made, or holds another job's parts; or the style is that of polygons.
+            OutputError: The folder cannot be made, or holds another job's parts.
         """
-        _refuse_polygons_style(outputs.style)
         folder = folder_of(outputs.class_map)
         wanted = json.loads(json.dumps(dict(identity)))
         found = _read_job(folder)
@@ -275,7 +274,7 @@ def _read_job(folder: Path) -> dict[str, Any] | None:
     return found if found["format"] == FORMAT else {"identity": {"format": found["format"]}}
 
 
-def _refuse_polygons_style(path: Path) -> None:
+def refuse_polygons_style(path: Path) -> None:
     """Nothing, where no style stands or one of a raster.
 
     Raises:

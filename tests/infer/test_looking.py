@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 
 from geoseg.infer.looking import DIAGONAL, LEAST_PX, MOST_PLACES, MOST_TILES, looked_at
 from geoseg.infer.scale import lattice_for
 from geoseg.infer.task import SceneTask
 from geoseg.io.regions import open_area
+from geoseg.io.sources import open_source
 
 SIZE = 1500
 
@@ -89,3 +93,21 @@ def test_a_small_scene_is_seen_whole(scene: Callable[..., Any]) -> None:
     assert counted(task) == 600
     assert counted(replace(task, area=open_area({"rows": [3, 5]}, task.source.geobox))) == 60
     assert looked_at(task_of(scene(9, 9, valid=np.zeros((9, 9), np.bool_)))) == []
+
+
+def test_a_thin_area_is_seen_whole(scene: Callable[..., Any]) -> None:
+    source = scene(SIZE, SIZE)
+    for rows, cols in (([100, 110], [3, 7]), ([700, 701], [0, SIZE])):
+        area = open_area({"rows": rows, "cols": cols}, source.geobox)
+        assert counted(task_of(source, area=area)) >= (rows[1] - rows[0]) * (cols[1] - cols[0])
+
+
+def test_scenes_far_apart_are_found(tmp_path: Path) -> None:
+    """In two corners, off the diagonal, of a mosaic forty times as wide as they are."""
+    for name, at in (("a.tif", 0), ("b.tif", 80_000)):
+        profile = {"driver": "GTiff", "count": 1, "height": 200, "width": 200, "dtype": "uint8", "crs": "EPSG:32633",
+                   "transform": Affine(10, 0, 500_000 - at, 0, -10, 5_000_000 - at)}  # fmt: skip
+        with rasterio.open(tmp_path / name, "w", **profile) as file:
+            file.write(np.ones((1, 200, 200), np.uint8))
+    looks = looked_at(task_of(open_source([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")])))
+    assert sum(look.counted.sum() for look in looks) >= LEAST_PX

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from geoseg.errors import OutputError
+from geoseg.infer.job import check_outputs
 from geoseg.infer.parts import JobFolder, Outputs, Plan, folder_of, is_complete
 from geoseg.io.combine import BandStack, Mosaic
 from geoseg.io.gdal import GdalSource
@@ -37,11 +38,12 @@ def test_outputs_stand_beside_the_class_map() -> None:
 def test_the_style_of_polygons_is_not_taken_away(tmp_path: Path) -> None:
     style = tmp_path / "map.qml"
     style.write_text('<qgis><renderer-v2 type="categorizedSymbol"/></qgis>')
-    with pytest.raises(OutputError, match=r"map\.qml is the style of polygons"):
-        claim(tmp_path / "map.tif", overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"map\.qml is the style of polygons"):
+            check_outputs(Outputs(tmp_path / "map.tif"), inputs=(), overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["map.qml"]
     style.write_text('<qgis><pipe><rasterrenderer type="paletted"/></pipe></qgis>')
-    assert claim(tmp_path / "map.tif", overwrite=True).plan.cells == (2, 3)
+    check_outputs(Outputs(tmp_path / "map.tif"), inputs=(), overwrite=True)
 
 
 def test_the_same_job_finds_its_folder_and_keeps_its_blocks(tmp_path: Path) -> None:

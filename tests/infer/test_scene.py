@@ -248,12 +248,20 @@ def test_an_area_and_more_layers(write: Callable[..., Path], tmp_path: Path) -> 
     assert (read(result.layers["second"])[60:90, 70:100] != read(result.class_map)[60:90, 70:100]).all()
 
 
+def square(left: float, side: float) -> list[list[float]]:
+    """With its lower side at 4,999,000 m north."""
+    south, right = 4_999_000, left + side
+    return [[left, south], [right, south], [right, south + side], [left, south + side], [left, south]]
+
+
 ZIGZAG = [[500_200 + 40 * (step % 2), 4_999_500 + step / 10] for step in range(5000)]
 
 
 @pytest.mark.parametrize("area", [
     {"rows": [60, 90], "cols": [70, None]}, {"bbox": [500_100, 4_999_100, 500_933.3, 4_999_800]},
     {"type": "Polygon", "coordinates": [[[15.001, 45.142], [15.015, 45.152], [15.016, 45.14], [15.001, 45.142]]]},
+    {"type": "MultiPolygon", "coordinates": [[square(500_100, 800)], [square(500_300, 300)], [square(500_700, 500)]],
+     "crs": "EPSG:32633"},  # in and over each other
     {"type": "Polygon", "coordinates": [[*ZIGZAG, [500_200, 5_000_000], ZIGZAG[0]]], "crs": "EPSG:32633"},
 ])  # fmt: skip
 def test_a_map_says_its_area_as_the_option_takes_it(

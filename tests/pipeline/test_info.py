@@ -470,7 +470,7 @@ def test_a_picture_shows_the_classes_in_their_colours_and_the_scene_stretched(tm
     rising = np.stack([np.tile(np.arange(1, 2001, dtype=np.uint16), (1200, 1))] * 3)
     geoseg.info(str(write(tmp_path / "s.tif", rising)), picture=tmp_path / "s.png")
     grey = matplotlib.image.imread(tmp_path / "s.png")
-    assert grey.shape == (300, 500, 4)
+    assert grey.shape == (540, 900, 4)
     assert (np.diff(grey[0, :, 0]) >= 0).all()
     assert (grey[..., 3] == 1).all()
 
