@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from geoseg.errors import LegendError
@@ -11,6 +12,11 @@ from geoseg.io.labels import LabelSpec, open_labels
 from geoseg.io.legends import legend_of_codes, said_names, values_of
 from geoseg.io.protocol import Source
 from geoseg.legend import Legend
+
+logger = logging.getLogger(__name__)
+
+OFTEN_NONE = (255, 65535)
+"""Values that stand for nothing in many label files, as negative ones do: they are no class unless somebody says so."""
 
 
 def open_pair(
@@ -53,7 +59,12 @@ def _with_numbers(legend: Legend, class_map: Source, reference: Any, column: str
             return None
         found = set(values_of(labels.source, on=class_map.geobox)) - {*labels.ignored, legend.ignore}
     codes = {code for item in legend.classes for code in codes_of(item)}
-    if found <= codes or not found & codes:  # nothing to add, or what has no number in common with classes
+    added = {code for code in found - codes if 0 <= code < OFTEN_NONE[-1] and code not in OFTEN_NONE}
+    if not added or not found & codes:  # nothing to add, or what has no number in common with classes
         return None
-    joined = legend_of_codes(codes | found, {})
+    logger.warning(
+        "the reference has %s, which the map does not: %s as of classes that the map never found",
+        ", ".join(map(str, sorted(added))), "it counts" if len(added) == 1 else "they count",
+    )  # fmt: skip
+    joined = legend_of_codes(codes | added, {})
     return joined.merged_ignore(free_ignore(legend.ignore, {*joined.ids.tolist(), *codes, *found}))

@@ -377,6 +377,18 @@ def test_a_map_without_names_is_compared_by_number_with_classes_that_it_lacks(wr
     assert found.confusion.matrix.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]]
 
 
+@pytest.mark.parametrize(("dtype", "fill"), [("uint8", 255), ("int32", -1), ("float32", -9999), ("int32", 70000)])
+def test_what_often_stands_for_nothing_is_no_class_of_a_map_without_names(write_tif, caplog, dtype, fill):
+    path = write_tif("m.tif", np.array([[1, 2, 0, 1]], "uint8"), nodata=0)
+    reference = write_tif("r.tif", np.array([[1, 2, 3, fill]], dtype))
+    with pytest.raises(LegendError, match=str(fill)):
+        geoseg.assess(path, reference=reference)
+    found = geoseg.assess(path, reference={"path": reference, "ignore": [fill]})
+    assert found.accuracy.overall == 1
+    assert "the reference has 3, which the map does not" in caplog.text
+    assert found.accuracy.confusion.legend.ids.tolist() == [1, 2, 3]
+
+
 def test_what_shares_no_number_or_has_names_alone_is_not_compared_by_number(write_tif, write_boxes):
     path = write_tif("percent.tif", np.array([[20, 55, 70, 99]], "uint8"))
     with pytest.raises(LegendError, match="not in the legend"):
