@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import groupby
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +29,19 @@ from geoseg.tiling import Window
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+log = logging.getLogger(__name__)
+
 NO_NODATA = 1e30
-ANY_CODE = range(-(1 << 31), 1 << 32)
 """A nodata value that no code has."""
+
+ANY_CODE = range(-(1 << 31), 1 << 32)
+"""All values that a code may have."""
 
 MASKED_SAMPLES = 1 << 21
 """Samples that are masked at once before they are thinned."""
+
+RAGGED_PX = 1 << 16
+"""Pixels of the image, about a block of a file, that are read at once where a mask hides a part of them."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,15 @@ class Masked:
         mask: One band of codes, on any grid; where it has no value, the image is not valid.
         rule: Which codes hide the ground.
         grid: The grid whose pixels `grow_px` of the rule counts; None takes the image's.
+        rough: Whether shrunk pixels may be masked as they are, the mask by what lies under their centres, as is enough
+            for a picture.
     """
 
     source: Source
     mask: Source
     rule: MaskRule
     grid: GeoBox | None = None
+    rough: bool = False
 
     @property
     def geobox(self) -> GeoBox:
@@ -113,7 +125,7 @@ class Masked:
 
     def _read_lattice(self, lattice: Lattice, *, resampling: str) -> Patch:
         """The pixels of `lattice` of the image's grid, thinned without those that are hidden."""
-        if lattice.factors == (1, 1) or resampling_named(resampling).thin is thin_pick:
+        if self.rough or lattice.factors == (1, 1) or resampling_named(resampling).thin is thin_pick:
             return self._seen(lattice.on(self.geobox))
         out = Patch.empty(len(self.bands), (lattice.rows, lattice.cols), self.dtype)
         inside = thinned_inside(lattice, self.geobox)
@@ -134,16 +146,18 @@ class Masked:
             found = self.source.read(lattice.on(self.geobox))
             out.pixels[:, whole], out.valid[whole] = found.pixels[:, whole], found.valid[whole]
         ragged = np.asarray(some & ~whole)
-        if ragged.any():
-            window = _bounds(ragged)
-            fine = lattice.part(window).unthinned
-            found = self.source.read(fine.on(self.geobox))
-            seen = clear[window.row_off * down :, window.col_off * across :][: fine.rows, : fine.cols]
-            part = resampling_named(resampling).thin(Patch(found.pixels, found.valid & seen), lattice.factors)
+        for window in cut_up(_bounds(ragged), RAGGED_PX // (down * across)) if ragged.any() else ():
             taken = ragged[window.slices]
-            out.pixels[:, *window.slices][:, taken] = part.pixels[:, taken]
-            out.valid[window.slices][taken] = part.valid[taken]
+            if taken.any():
+                part = self._thinned_by_hand(lattice.part(window), clear[_times(window, lattice.factors)], resampling)
+                out.pixels[:, *window.slices][:, taken] = part.pixels[:, taken]
+                out.valid[window.slices][taken] = part.valid[taken]
         return out
+
+    def _thinned_by_hand(self, lattice: Lattice, clear: NDArray[np.bool_], resampling: str) -> Patch:
+        """The pixels of `lattice`, each of those under it that are `clear`."""
+        found = self.source.read(lattice.unthinned.on(self.geobox))
+        return resampling_named(resampling).thin(Patch(found.pixels, found.valid & clear), lattice.factors)
 
     def clear(self, geobox: GeoBox) -> NDArray[np.bool_]:
         """Where the mask says that the ground is seen, `(row, col)`."""
@@ -190,6 +204,15 @@ def _bounds(mask: NDArray[np.bool_]) -> Window:
     """The smallest window that holds all that is true."""
     rows, cols = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return Window(int(rows[0]), int(cols[0]), int(rows[-1] - rows[0]) + 1, int(cols[-1] - cols[0]) + 1)
+
+
+def _times(window: Window, factors: tuple[int, int]) -> tuple[slice, slice]:
+    """The rows and columns under `window`, whose pixels are blocks of `factors`."""
+    down, across = factors
+    return (
+        slice(window.row_off * down, window.row_stop * down),
+        slice(window.col_off * across, window.col_stop * across),
+    )
 
 
 def grown(hidden: NDArray[np.bool_], radii: tuple[int, int]) -> NDArray[np.bool_]:
@@ -243,13 +266,47 @@ def masked(source: Source, mask: Source, spec: MaskSpec) -> Masked:
             f"a mask needs one band, this has [{', '.join(mask.bands)}]; choose with mask: {{path: ..., select: [1]}}"
         )
     rule = rule_of(spec, mask)
+    return Masked(source, by_nearest(mask, codes=_meant(source, mask, spec, rule)), rule)
+
+
+def _meant(source: Source, mask: Source, spec: MaskSpec, rule: MaskRule) -> range:
+    """Codes of `mask` that mean something, so that a file which calls one of them nodata is not believed."""
     # What the user says of the mask's own nodata holds; of an image band it was said for the image.
-    told = isinstance(spec.place, Mapping) and spec.place.get("nodata") is not None
+    if isinstance(spec.place, Mapping) and spec.place.get("nodata") is not None:
+        return range(0)
+    if rule.kind != "values":
+        return MASKS[rule.kind].meant
     # Of values whose meaning the user says, what a file calls nodata for its image bands too says nothing.
     files = set(paths_in(mask))
-    shared = spec.band is not None and (not files or not files.isdisjoint(paths_in(source)))
-    meant = ANY_CODE if rule.kind == "values" and shared else MASKS[rule.kind].meant
-    return Masked(source, by_nearest(mask, codes=range(0) if told else meant), rule)
+    if spec.band is not None and (not files or not files.isdisjoint(paths_in(source))):
+        return ANY_CODE
+    nodata = _nodata_of(mask)
+    if not nodata.isdisjoint(rule.numbers):
+        return ANY_CODE
+    if 0 in nodata and not rule.keep:
+        _say_that_zero_is_nodata(tuple(sorted(files)))
+    return range(0)
+
+
+@lru_cache(maxsize=1024)
+def _say_that_zero_is_nodata(files: tuple[str, ...]) -> None:
+    """One line a mask, however often it is opened."""
+    log.warning(
+        "mask %s: 0 is its nodata, so that the image is not valid there; where 0 means clear, give keep: [0] instead "
+        "of drop",
+        ", ".join(Path(file).name for file in files) or "in memory",
+    )
+
+
+def _nodata_of(source: Source) -> set[float]:
+    """What the files of `source` call nodata; of a mosaic what its first says."""
+    if isinstance(source, GdalSource):
+        return {band.nodata for band in source.facts.bands if band.nodata is not None}
+    if isinstance(source, XarraySource):
+        return {value for value in source.cube.pieces[0].nodata if value is not None}
+    if isinstance(source, Mosaic | BandStack):
+        return _nodata_of(source.members[0])
+    return _nodata_of(source.source) if isinstance(source, Picked | Masked) else set()
 
 
 def pick_bands(source: Source, positions: Sequence[int], names: Sequence[str]) -> Source:
@@ -289,7 +346,9 @@ def roughly(source: Source) -> Source:
         return replace(source, rough=True)
     if isinstance(source, Mosaic | BandStack):
         return replace(source, members=tuple(map(roughly, source.members)), grid=source.geobox)
-    if isinstance(source, Picked | Masked):
+    if isinstance(source, Masked):
+        return replace(source, source=roughly(source.source), rough=True)
+    if isinstance(source, Picked):
         return replace(source, source=roughly(source.source))
     return source
 

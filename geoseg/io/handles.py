@@ -22,7 +22,7 @@ from geoseg.errors import MissingInputError, ReadError
 log = logging.getLogger(__name__)
 
 OPEN_PER_THREAD = 64
-"""Datasets that a thread keeps open."""
+"""Files that a thread keeps open, and as many overviews of files."""
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """What rasterio raises when GDAL fails."""
@@ -91,11 +91,11 @@ def _open(path: str, options: dict[str, Any]) -> Any:
         return rasterio.open(path, **options)
 
 
-def _cache() -> OrderedDict[Any, Any]:
-    """This thread's open datasets; none of another process, whose file offsets a fork would share."""
+def _cache(*, overviews: bool = False) -> OrderedDict[Any, Any]:
+    """This thread's open files, or overviews; none of another process, whose file offsets a fork would share."""
     if getattr(_local, "pid", None) != os.getpid():
-        _local.pid, _local.open = os.getpid(), OrderedDict()
-    found: OrderedDict[Any, Any] = _local.open
+        _local.pid, _local.open = os.getpid(), (OrderedDict(), OrderedDict())
+    found: OrderedDict[Any, Any] = _local.open[overviews]
     return found
 
 
@@ -126,7 +126,7 @@ def dataset(path: str, *, overview: int | None = None) -> Any:
         MissingInputError: There is nothing at `path`.
         ReadError: GDAL cannot open it.
     """
-    cache, key = _cache(), (*file_key(path), overview)
+    cache, key = _cache(overviews=overview is not None), (*file_key(path), overview)
     if key not in cache:
         cache[key] = open_afresh(path, **({} if overview is None else {"overview_level": overview}))
     cache.move_to_end(key)
@@ -140,9 +140,10 @@ def forget(path: str) -> None:
 
     After a failure a dataset is not to be trusted: a VRT whose file is missing says so once, then reads as zeros.
     """
-    cache, file = _cache(), file_key(path)
-    for key in [key for key in cache if key[:2] == file]:
-        cache.pop(key).close()
+    file = file_key(path)
+    for cache in (_cache(), _cache(overviews=True)):
+        for key in [key for key in cache if key[:2] == file]:
+            cache.pop(key).close()
 
 
 def _open_error(path: str, error: Exception) -> MissingInputError | ReadError:

@@ -11,7 +11,7 @@ import numpy as np
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.errors import ReadError
-from geoseg.io.handles import dataset, file_key
+from geoseg.io.handles import GDAL_ERRORS, dataset, file_key, forget, is_remote
 from geoseg.io.resample import Patch, sample_box
 from geoseg.tiling import Window
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from geoseg.io.grids import Lattice
 
-MEANS = frozenset({"AVERAGE", "BILINEAR", "CUBIC", "CUBICSPLINE", "LANCZOS", "GAUSS"})
+MEANS = frozenset({"AVERAGE", "BILINEAR", "CUBIC", "CUBICSPLINE", "LANCZOS"})
 """GDAL's ways to make overviews that weigh all pixels under one."""
 
 LOOK_PX = 256
@@ -31,6 +31,9 @@ PROBE_PX = 512
 
 MEAN_SHARE = 0.3
 """A mean is off that of the pixels under it by less than this share of their standard deviation."""
+
+TELLING_STEPS = 4
+"""Steps of the values that pixels under one differ by, or more, where means can be told from other values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +89,39 @@ def _overview(path: str, _key: Any, position: int, factor: int) -> Level | None:
 
 
 def holds_means(path: str, level: Level, index: int) -> bool:
-    """Whether band `index` of an overview holds means: as it says itself, else as its roughest place shows.
+    """Whether band `index` of an overview holds means: as it says itself, else as a place in it shows.
 
-    To be used within `gdal(path)`.
+    To be used within `gdal(path)`. What cannot be read for that is not taken for means, until it can be.
     """
-    return level.position is not None and _holds_means(path, file_key(path), level.position, index)
+    if level.position is None:
+        return False
+    try:
+        return _holds_means(path, file_key(path), level.position, index)
+    except (*GDAL_ERRORS, ReadError):
+        forget(path)
+        return False
 
 
 @lru_cache(maxsize=4096)
 def _holds_means(path: str, _key: Any, position: int, index: int) -> bool:
-    coarse = dataset(path, overview=position)
+    fine, coarse = dataset(path), dataset(path, overview=position)
     said = coarse.tags(index).get("RESAMPLING")
-    return _are_means(dataset(path), coarse, index) if said is None else said.upper() in MEANS
+    if said is not None:
+        return said.upper() in MEANS
+    # Over a net a look at all of it costs requests, and a window across blocks of the file costs blocks.
+    shown = _are_means(fine, coarse, index, _middle(fine, coarse, index)) if is_remote(path) else None
+    if shown is None:
+        roughest = _around(_roughest(coarse, index), coarse.shape, _side(fine, coarse))
+        shown = _are_means(fine, coarse, index, roughest)
+    return shown is not False
 
 
-def _are_means(fine: Any, coarse: Any, index: int) -> bool:
-    """Whether pixels of `coarse` at its roughest place are about the means of the pixels of `fine` under them."""
+def _are_means(fine: Any, coarse: Any, index: int, window: Window) -> bool | None:
+    """Whether pixels of a window of `coarse` are about the means of the pixels of `fine` under them.
+
+    None where those hardly differ, or none is valid.
+    """
     steps = fine.shape[0] / coarse.shape[0], fine.shape[1] / coarse.shape[1]
-    side = max(2, min(16, int(PROBE_PX / max(steps))))
-    window = _around(_roughest(coarse, index), coarse.shape, side)
     top, left = int(window.row_off * steps[0]), int(window.col_off * steps[1])
     bottom, right = ceil(window.row_stop * steps[0]), ceil(window.col_stop * steps[1])
     whole = Window(0, 0, *fine.shape)
@@ -117,11 +134,28 @@ def _are_means(fine: Any, coarse: Any, index: int) -> bool:
     found = _seen(coarse, index, window)
     both = means.valid & found.valid
     if not both.any():
-        return True
+        return None
     spread = np.clip(squares.pixels - means.pixels**2, 0, None)[0, both].mean() ** 0.5
     off = ((found.pixels - means.pixels)[0, both] ** 2).mean() ** 0.5
     step = 1.0 if np.issubdtype(np.dtype(fine.dtypes[index - 1]), np.integer) else 1e-6 * np.abs(below.pixels).max()
-    return bool(off <= MEAN_SHARE * spread + step)
+    if off > MEAN_SHARE * spread + step:
+        return False
+    return True if spread >= TELLING_STEPS * step else None
+
+
+def _side(fine: Any, coarse: Any) -> int:
+    """Pixels a side of `coarse` that are compared with those of `fine` under them."""
+    steps = (size / count for size, count in zip(fine.shape, coarse.shape, strict=True))
+    return max(2, min(16, int(PROBE_PX / max(steps))))
+
+
+def _middle(fine: Any, coarse: Any, index: int) -> Window:
+    """A square of an overview that starts with the block in the middle of the file, so that most blocks hold it."""
+    side, places = _side(fine, coarse), []
+    for size, count, block in zip(fine.shape, coarse.shape, fine.block_shapes[index - 1], strict=True):
+        first = size // 2 // block * block
+        places.append(max(0, min(ceil(first * count / size), count - side)))
+    return Window(places[0], places[1], min(side, coarse.shape[0]), min(side, coarse.shape[1]))
 
 
 def _seen(opened: Any, index: int, window: Window, shape: tuple[int, int] | None = None) -> Patch:

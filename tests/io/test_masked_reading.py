@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from geoseg.io.clouds import Masked
+from geoseg.io import clouds
+from geoseg.io.clouds import Masked, pick_bands, roughly
+from geoseg.io.gdal import GdalSource
 from geoseg.io.grids import crop
 from geoseg.io.resample import RESAMPLINGS
 from geoseg.io.sources import open_source
@@ -154,6 +156,48 @@ def test_sources_that_do_not_say_how_they_are_resampled_are_masked_as_they_are_r
     assert np.array_equal(raster.valid, open_source({"path": image, "mask": mask}).read(found.geobox).valid)
 
 
+# -- what is read for it -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def boxes(monkeypatch):
+    """Files and the shapes and steps, in pixels, of what is read of them."""
+    seen, read = [], GdalSource.read
+
+    def spied(self, geobox):
+        seen.append((self.path.rsplit("/", 1)[-1], tuple(geobox.shape), round(geobox.affine.a / UTM.a)))
+        return read(self, geobox)
+
+    monkeypatch.setattr(GdalSource, "read", spied)
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["one", "picked", "mosaic"])
+def test_for_a_picture_image_and_mask_are_read_as_coarse_as_it_is(scene, boxes, kind):
+    image, mask, _ = scene
+    found = open_source(
+        {"mosaic" if kind == "mosaic" else "path": [image] if kind == "mosaic" else image, "mask": mask}
+    )
+    found = pick_bands(found, [0], ["shown"]) if kind == "picked" else found
+    raster = roughly(found).read(TARGETS["four times"])
+    with rasterio.open(mask) as file:
+        clear = file.read(1)[2::4, 2::4] == CLEAR
+    assert np.array_equal(raster.valid[:, :17], clear[:, :17])
+    assert {step for _, _, step in boxes} == {4}
+
+
+def test_only_pieces_that_a_mask_hides_a_part_of_are_read_in_full(write_tif, boxes, monkeypatch):
+    monkeypatch.setattr(clouds, "RAGGED_PX", 16 * 16)
+    values, codes = np.arange(128 * 128).reshape(128, 128).astype("uint16"), np.full((128, 128), CLEAR, "uint8")
+    codes[2, 2] = codes[125, 125] = CLOUD
+    found = open_source({"path": write_tif("i.tif", values), "mask": write_tif("scl.tif", codes)})
+    raster = found.read(GeoBox((32, 32), UTM @ Affine.scale(4), "EPSG:32612"))
+    seen = np.where(codes == CLEAR, values.astype(float), np.nan).reshape(32, 4, 32, 4)
+    assert raster.valid.all()
+    assert np.array_equal(raster.pixels[0], np.rint(np.nanmean(seen, axis=(1, 3))))
+    assert [shape for name, shape, step in boxes if name == "i.tif" and step == 1] == [(16, 16), (16, 16)]
+
+
 # -- nodata of masks ---------------------------------------------------------------------------------------------------
 
 
@@ -172,3 +216,36 @@ def test_nodata_of_a_mask_in_a_file_of_its_own_is_not_clear(write_tif):
     for spec in ({"stack": [image, qa], "mask": {"band": "qa", **rule}}, {"path": image, "mask": {"path": qa, **rule}}):
         found = open_source(spec)
         assert found.read(found.geobox).valid[0].tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize("spec", ["band", "file"])
+@pytest.mark.parametrize(
+    ("rule", "valid"), [({"keep": [0]}, [True, False, True]), ({"keep": [2]}, [False, False, False])]
+)
+def test_a_nodata_value_that_the_rule_names_is_a_code(write_tif, caplog, spec, rule, valid):
+    image = write_tif("image.tif", np.array([[10, 20, 30]], "uint16"), names=("red",))
+    cloud = write_tif("cloud.tif", np.array([[0, 1, 0]], "uint8"), nodata=0, names=("cloud",))
+    rule = {"kind": "values", **rule}
+    found = open_source(
+        {"stack": [image, cloud], "mask": {"band": "cloud", **rule}}
+        if spec == "band"
+        else {"path": image, "mask": {"path": cloud, **rule}}
+    )
+    assert found.read(found.geobox).valid[0].tolist() == valid
+    assert not caplog.records
+
+
+def test_that_zero_is_a_masks_nodata_and_not_clear_is_said(write_tif, caplog):
+    image = write_tif("image.tif", np.array([[10, 20, 30]], "uint16"), names=("red",))
+    cloud = write_tif("cloud.tif", np.array([[0, 1, 0]], "uint8"), nodata=0, names=("cloud",))
+    rule = {"kind": "values", "drop": [1]}
+    found = open_source({"stack": [image, cloud], "mask": {"band": "cloud", **rule}})
+    assert not found.read(found.geobox).valid.any()
+    assert "mask cloud.tif: 0 is its nodata" in caplog.text
+    assert "keep: [0]" in caplog.text
+    open_source({"path": image, "mask": {"path": cloud, **rule}})
+    assert len(caplog.records) == 1
+    caplog.clear()
+    open_source({"path": image, "mask": {"path": cloud, "nodata": 0, **rule}})
+    open_source({"path": image, "mask": {"path": write_tif("q.tif", [[0, 1, 0]], nodata=255), **rule}})
+    assert not caplog.records

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioIOError
 from rasterio.shutil import copy
 
+from geoseg.errors import ReadError
+from geoseg.io import handles, overviews
 from geoseg.io.clouds import roughly
 from geoseg.io.combine import BandStack, Mosaic
 from geoseg.io.gdal import GdalSource
@@ -87,6 +90,99 @@ def test_what_overviews_hold_is_looked_at_where_the_image_is_roughest(with_overv
     found = source.read(coarse(pixels.shape, 16)).pixels[0]
     assert set(decoded) == {1}
     assert np.abs(found - means(pixels, 16)).max() <= 0.5
+
+
+def test_gaussian_weights_of_a_few_pixels_are_no_means(with_overviews, decoded):
+    pixels = textured((256, 256))
+    path = with_overviews(pixels, [2, 4], Resampling.average)
+    with rasterio.open(path, "r+", overview_level=1) as file:
+        file.update_tags(1, RESAMPLING="GAUSS")
+    GdalSource(path).read(coarse(pixels.shape, 4))
+    assert set(decoded) == {2}
+
+
+@pytest.fixture
+def far(monkeypatch):
+    """Files are as if read over a net; windows of the files themselves that are looked at."""
+    seen, look = [], overviews._seen
+
+    def spied(opened, index, window, shape=None):
+        if opened.shape != (1024, 1024):
+            return look(opened, index, window, shape)
+        seen.append(window)
+        return look(opened, index, window, shape)
+
+    monkeypatch.setattr(overviews, "is_remote", lambda _: True)
+    monkeypatch.setattr(overviews, "_seen", spied)
+    return seen
+
+
+@pytest.mark.parametrize("method", [Resampling.average, Resampling.nearest])
+def test_over_a_net_one_block_of_the_file_is_looked_at(with_overviews, decoded, far, method):
+    pixels = textured((1024, 1024))
+    path = with_overviews(pixels, [4, 8], method, said=False)
+    GdalSource(path).read(coarse(pixels.shape, 8))
+    assert set(decoded) == ({8} if method is Resampling.average else {1})
+    blocks = {(w.row_off // 128, (w.row_stop - 1) // 128, w.col_off // 128, (w.col_stop - 1) // 128) for w in far}
+    assert blocks == {(4, 4, 4, 4)}
+
+
+@pytest.mark.parametrize("nodata", [40, None])
+def test_over_a_net_more_is_looked_at_where_that_block_tells_nothing(with_overviews, decoded, far, nodata):
+    pixels = np.full((1024, 1024), 40, "uint8")
+    pixels[900:960, 64:128] = textured((60, 64))
+    GdalSource(with_overviews(pixels, [4, 16], Resampling.nearest, said=False, nodata=nodata)).read(
+        coarse(pixels.shape, 16)
+    )
+    assert set(decoded) == {1}
+    assert len(far) == 4  # of either overview
+
+
+def test_a_broken_block_does_not_matter_to_places_beside_it(with_overviews):
+    pixels = np.full((512, 512), 40, "uint8")
+    pixels[:128, :128] = 60 + np.indices((128, 128)).sum(axis=0) // 4
+    pixels[400:500, 400:500] = textured((100, 100))
+    path = with_overviews(pixels, [4], Resampling.average, said=False, compress="deflate")
+    with rasterio.open(path) as file:
+        start, size = (int(file.get_tag_item(f"BLOCK_{what}_3_3", "TIFF", 1)) for what in ("OFFSET", "SIZE"))
+    with open(path, "r+b") as file:  # noqa: PTH123
+        file.seek(start + 10)
+        file.write(b"\xff" * (size - 20))
+    box = coarse(pixels.shape, 4)
+    found = GdalSource(path).read(crop(box, Window(0, 0, 32, 32)))
+    assert found.valid.all()
+    assert np.abs(found.pixels[0] - means(pixels, 4)[:32, :32]).max() <= 0.5
+    with pytest.raises(ReadError, match="o.tif cannot be read at rows"):
+        GdalSource(path).read(box)
+
+
+def test_what_could_not_be_looked_at_once_is_looked_at_again(with_overviews, decoded, monkeypatch):
+    pixels = textured((512, 384))
+    path = with_overviews(pixels, [8], Resampling.average, said=False)
+
+    def fails(*_):
+        raise RasterioIOError("the server is busy")
+
+    for look, level in ((fails, 1), (overviews._are_means, 8)):
+        decoded.clear()
+        monkeypatch.setattr(overviews, "_are_means", look)
+        GdalSource(path).read(coarse(pixels.shape, 8))
+        assert set(decoded) == {level}
+
+
+def test_overviews_do_not_take_the_places_of_open_files(write_tif, monkeypatch):
+    monkeypatch.setattr(handles, "OPEN_PER_THREAD", 3)
+    paths = [write_tif(f"{i}.tif", textured((64, 64)), affine=UTM @ Affine.translation(64 * i, 0)) for i in range(3)]
+    for path in paths:
+        with rasterio.open(path, "r+") as file:
+            file.build_overviews([2], Resampling.average)
+    source = open_source(paths)
+    box = coarse((64, 192), 2)
+    opened, open_ = [], handles._open
+    monkeypatch.setattr(handles, "_open", lambda path, options: (opened.append(path), open_(path, options))[1])
+    first, again = (source.read(box).pixels, len(opened)), (source.read(box).pixels, len(opened))
+    assert np.array_equal(first[0], again[0])
+    assert first[1] == again[1] >= 3
 
 
 @pytest.mark.parametrize("value", [10, 0])
