@@ -201,7 +201,7 @@ def _by_file(whole: ColorCodes) -> Source:
     """The codes of a picture, of a mosaic those of each member, which has its own nodata and colour table."""
     picture = whole.picture
     if isinstance(picture, Mosaic):
-        members = tuple(_by_file(replace(whole, picture=member)) for member in picture.alike)
+        members = tuple(_by_file(replace(whole, picture=member)) for member in _pictures(picture))
         return replace(picture, members=members, names=None, grid=picture.geobox, resampling="nearest")
     name = getattr(_innermost(picture), "path", None) or whole.name
     if len(picture.bands) != CHANNELS:
@@ -212,6 +212,12 @@ def _by_file(whole: ColorCodes) -> Source:
     values = [int(value) for value in _nodata(picture) if value is not None and value in range(256)]
     empty = (values[0] << 16) + (values[1] << 8) + values[2] if len(values) == CHANNELS else None
     return replace(whole, picture=found, empty=None if empty in whole.colors else empty, name=name)
+
+
+def _pictures(mosaic: Mosaic) -> tuple[Source, ...]:
+    """The members, matched by their bands unless some have one band of colours and others their three channels."""
+    counts = {len(member.bands) for member in mosaic.members}
+    return mosaic.members if 1 in counts and max(counts) >= CHANNELS else mosaic.alike
 
 
 def _nodata(picture: Any) -> list[float | None]:

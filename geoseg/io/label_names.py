@@ -6,8 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from geoseg.errors import LegendError
-from geoseg.io.raster_says import UNNAMED, name_key
+from geoseg.io.legends import raster_legend
+from geoseg.io.protocol import Source
+from geoseg.io.raster_says import Says, is_unnamed, name_key, together
+from geoseg.io.stamps import paths_in
 from geoseg.legend import Legend, LegendClass
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The classes wanted, and whether they are a map's, of which no other may have the number."""
+
+    legend: Legend | None
+    like_map: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,7 @@ class NamedValues:
             LegendError: The file gives a value of the legend another of the legend's names, and has more classes; or a
                 name of its own, where that is not allowed.
         """
-        if any(item.codes for item in legend.classes) and not self.ours:
+        if has_codes(legend) and not self.ours:
             return None
         known = {name_key(item.name): item for item in legend.classes}
         told = {code: name for code, name in self.names.items() if code not in set(ignored)}
@@ -63,11 +74,62 @@ class NamedValues:
         wanted = {code: item.name for item in legend.classes for code in codes_of(item)}
         for code, name in told.items():
             mine = wanted.get(code)
-            if mine is not None and not UNNAMED.fullmatch(mine) and not UNNAMED.fullmatch(name):
+            if mine is not None and not is_unnamed(code, mine) and not is_unnamed(code, name):
                 raise LegendError(
                     f"value {code} is {mine} in the map, and {name} in {self.where}; where they are one class, say "
                     f"what its values mean with {{path: ..., legend: {{{code}: {mine}, ...}}}}"
                 )
+
+
+def own_legend(
+    source: Source, each: list[Says], given: Legend | None, wanted: Wanted, ignored: tuple[int, ...]
+) -> tuple[Legend | None, Legend | None]:
+    """The legend in a map, and what the values of a raster mean by themselves; None where the legend wanted says it.
+
+    Where the legend that is given for it is the one that geoseg wrote into it, its values are ids, and no codes. Files
+    may name a value unlike where a legend says what all mean: the one given, or the one wanted as each is matched to.
+
+    Raises:
+        LegendError: Files name a value unlike, and no legend says what it means in all of them.
+    """
+    try:
+        said = together(each)
+    except LegendError:
+        if given is not None:
+            return None, given
+        if wanted.legend is None:
+            raise
+        found = [_by_names(source, said, wanted, ignored) for said in each if said.class_names]
+        if any(one != found[0] for one in found) or _unlabels(each, found[0], wanted.legend):
+            raise
+        return None, found[0]
+    if given is not None:
+        return said.written, given.of_map() if given == said.written else given
+    if wanted.legend is None:
+        return said.written, raster_legend(source, ignore=ignored, said=said)
+    return said.written, _by_names(source, said, wanted, ignored)
+
+
+def _unlabels(each: list[Says], named: Legend | None, legend: Legend) -> bool:
+    """Whether a file calls unlabelled what is a class by its name in others, or by its id in the legend wanted."""
+    if named is None and has_codes(legend):
+        return False  # they say it of all files
+    classes = {code for item in (named or legend).classes for code in codes_of(item)}
+    return any(said.unlabelled & classes for said in each)
+
+
+def has_codes(legend: Legend | None) -> bool:
+    """Whether a legend gives codes of label files."""
+    return legend is not None and any(item.codes for item in legend.classes)
+
+
+def _by_names(source: Source, said: Says, wanted: Wanted, ignored: tuple[int, ...]) -> Legend | None:
+    """The classes wanted with the values that files give their names; None where the legend says it itself."""
+    if wanted.legend is None:
+        return None
+    where = said.name or ", ".join(paths_in(source)[:1]) or "the label raster"
+    named = NamedValues(said.class_names, said.written is not None, where)
+    return named.matched(wanted.legend, ignored=ignored, like_map=wanted.like_map)
 
 
 def codes_of(item: LegendClass) -> set[int]:

@@ -7,35 +7,32 @@ unless the user names a background class. Several of them lie on top of each oth
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import BandError, InputError, LegendError
 from geoseg.io.clouds import by_nearest
 from geoseg.io.label_colors import read_by_colors
 from geoseg.io.label_layers import are_layers, as_mapping, open_layers
-from geoseg.io.label_names import NamedValues, free_ignore
+from geoseg.io.label_names import NamedValues, Wanted, codes_of, free_ignore, has_codes, own_legend
 from geoseg.io.label_sources import LabelRaster, LabelSource, LabelVector, class_ids, is_text, known, names_in
 from geoseg.io.legends import (
     legend_of_codes,
-    map_legend,
-    raster_legend,
     read_legend,
-    said_names,
-    unlabelled_codes,
     whole_numbers,
     without,
 )
 from geoseg.io.polygons import PolygonFile, is_vector
 from geoseg.io.protocol import Source
-from geoseg.io.raster_says import is_map, name_key, names_differ
+from geoseg.io.raster_says import each_says, name_key
 from geoseg.io.soft_labels import open_soft_labels
 from geoseg.io.sources import SourceSpec, open_source
-from geoseg.io.stamps import paths_in
 from geoseg.legend import Legend, LegendClass, default_color
 
 __all__ = ["LabelRaster", "LabelSource", "LabelSpec", "LabelVector", "check_overlap", "open_labels", "read_legend"]
@@ -49,14 +46,6 @@ MAP_IDS, MAP_NAMES = "class_id", "class_name"
 """Columns of a map's polygons, as `geoseg vectorize` writes them: ids of the map's classes, and their names."""
 
 VECTOR_ONLY = ("column", "name_column", "value", "layer", "all_touched")
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """The classes wanted, and whether they are a map's, of which no other may have the number."""
-
-    legend: Legend | None
-    like_map: bool
 
 
 def open_labels(
@@ -116,8 +105,8 @@ def open_labels(
         soft, wanted = open_soft_labels(options, legend=legend)
         return soft.hard, wanted
     if isinstance(path, str | Path) and is_vector(str(path)):
-        return _open_vector(str(path), options, _Wanted(legend, like_map))
-    return _open_raster(options, _Wanted(legend, like_map))
+        return _open_vector(str(path), options, Wanted(legend, like_map))
+    return _open_raster(options, Wanted(legend, like_map))
 
 
 def _passed_on(labels: LabelSource, legend: Legend | None) -> tuple[LabelSource, Legend]:
@@ -146,17 +135,18 @@ def check_overlap(labels: LabelSource, geobox: GeoBox, *, name: object = "the la
 # -- rasters -----------------------------------------------------------------------------------------------------------
 
 
-def _open_raster(options: dict[str, Any], wanted: _Wanted) -> tuple[LabelSource, Legend]:
+def _open_raster(options: dict[str, Any], wanted: Wanted) -> tuple[LabelSource, Legend]:
     stray = [key for key in VECTOR_ONLY if options.get(key) is not None]
     if stray:
         raise InputError(f"labels from a raster have no option {', '.join(stray)}; it is for vector files")
     own = None if options.get("legend") is None else read_legend(options["legend"])
     source, own = _codes(options, own, wanted.legend)
-    ignored, unlabelled = tuple(_integers(options.get("ignore"))), frozenset[int]()
-    written = None
-    if options.get("colors") is None and _names_count(source, own, wanted.legend):
-        written, unlabelled = map_legend(source), unlabelled_codes(source)
-        own = _own(source, own, wanted, ignored)
+    ignored = tuple(_integers(options.get("ignore")))
+    written, unlabelled = None, frozenset[int]()
+    if options.get("colors") is None:
+        each = each_says(source, told=own is not None or has_codes(wanted.legend))
+        unlabelled = frozenset(code for said in each for code in said.unlabelled)
+        written, own = own_legend(source, each, own, wanted, ignored)
     if own is not None:
         ignored = (*ignored, own.ignore)
     legend, coding = _matched(own, wanted.legend)
@@ -167,27 +157,6 @@ def _open_raster(options: dict[str, Any], wanted: _Wanted) -> tuple[LabelSource,
     )  # fmt: skip
     known = {code for item in coding.classes for code in item.codes or (item.id,)}
     return LabelRaster(source, legend, coding, (*ignored, *sorted(unlabelled - known)), background), legend
-
-
-def _names_count(source: Source, own: Legend | None, legend: Legend | None) -> bool:
-    """Whether names in files matter: not where these differ, and the user says what the values of all mean."""
-    coded = legend is not None and any(item.codes for item in legend.classes)
-    told = own is not None or (coded and not is_map(source))
-    return not (told and names_differ(source))
-
-
-def _own(source: Source, given: Legend | None, wanted: _Wanted, ignored: tuple[int, ...]) -> Legend | None:
-    """What the values of a raster mean by themselves; None where the legend wanted says it.
-
-    Where the legend that is given for it is the one that geoseg wrote into it, its values are ids, and no codes.
-    """
-    if given is not None:
-        return given.of_map() if given == map_legend(source) else given
-    if wanted.legend is None:
-        return raster_legend(source, ignore=ignored)
-    where = ", ".join(paths_in(source)[:1]) or "the label raster"
-    said = NamedValues(said_names(source), map_legend(source) is not None, where)
-    return said.matched(wanted.legend, ignored=ignored, like_map=wanted.like_map)
 
 
 def _codes(options: dict[str, Any], own: Legend | None, legend: Legend | None) -> tuple[Source, Legend | None]:
@@ -227,7 +196,7 @@ def _one_band(source: Source) -> Source:
 # -- vectors -----------------------------------------------------------------------------------------------------------
 
 
-def _open_vector(path: str, options: dict[str, Any], wanted: _Wanted) -> tuple[LabelSource, Legend]:
+def _open_vector(path: str, options: dict[str, Any], wanted: Wanted) -> tuple[LabelSource, Legend]:
     stray = sorted(set(options) - {*BOTH, *VECTOR_ONLY})
     if stray:
         raise InputError(
@@ -240,8 +209,8 @@ def _open_vector(path: str, options: dict[str, Any], wanted: _Wanted) -> tuple[L
     if column is None and value is None:
         value = _only_class(legend or own, options.get("background"))
     if column is not None:
-        file = _with_names(replace(file, columns=(column,)), options.get("name_column"), own or legend)
-    ignored = tuple(_listed(options.get("ignore")))
+        file = _with_names(replace(file, columns=(column,)), options.get("name_column"), legend, told=own is not None)
+    ignored = _ignored(options.get("ignore"))
     found = own is None and legend is None
     if found:
         own = Legend.from_names([str(value)]) if column is None else _found_legend(file, ignored)
@@ -258,25 +227,27 @@ def _open_vector(path: str, options: dict[str, Any], wanted: _Wanted) -> tuple[L
     return labels, legend
 
 
-def _with_names(file: PolygonFile, given: str | None, legend: Legend | None) -> PolygonFile:
+def _with_names(file: PolygonFile, given: str | None, legend: Legend | None, *, told: bool) -> PolygonFile:
     """The file with a column of names beside that of codes: the one given, else that of a map's polygons.
 
+    Not the latter where one is `told` what the codes mean.
+
     Raises:
-        LegendError: Polygons of one code have several names, and the legend knows one of them.
+        LegendError: Polygons of one code have several names, and the legend gives one of them to other codes.
     """
     column = file.columns[0]
     if given:
         return replace(file, columns=(column, str(given)))
     named = replace(file, columns=(column, MAP_NAMES))
-    if column != MAP_IDS or MAP_NAMES not in file.fields():
+    if told or column != MAP_IDS or MAP_NAMES not in file.fields():
         return file
     try:
         _names_of_codes(named, ())
     except LegendError:
-        classes = set() if legend is None else {name_key(name) for name in legend.names}
-        if classes & {name_key(str(name)) for name in named.read().columns[MAP_NAMES]}:
+        codes = {} if legend is None else {name_key(item.name): codes_of(item) for item in legend.classes}
+        if any(code not in codes.get(name_key(name), {code}) for code, name in _codes_and_names(named, ())):
             raise
-        return file  # notes, more than a class
+        return file  # notes, or kinds of a class
     return named
 
 
@@ -322,18 +293,26 @@ def _names_of_codes(file: PolygonFile, ignored: tuple[int | str, ...]) -> dict[i
     Raises:
         LegendError: A code has two names.
     """
-    columns = [file.read().columns[name] for name in file.columns]
-    if len(columns) == 1 or is_text(columns[0]):
-        return {}
-    told = known(columns[0], ignored) & known(columns[1].astype(object), ())
     names: dict[int, str] = {}
-    for code, name in zip(whole_numbers(columns[0][told]).tolist(), map(str, columns[1][told]), strict=True):
-        if name_key(names.setdefault(code, name.strip())) != name_key(name):
+    for code, name in _codes_and_names(file, ignored):
+        if name_key(names.setdefault(code, name)) != name_key(name):
             raise LegendError(
                 f"code {code} of {file.path} is called '{names[code]}' and '{name}'; give a legend, or take column: "
                 f"{file.columns[1]}"
             )
     return names
+
+
+def _codes_and_names(file: PolygonFile, ignored: tuple[int | str, ...]) -> list[tuple[int, str]]:
+    """Each code of the first column with each name that the second gives it; none where the first holds texts."""
+    columns = [file.read().columns[name] for name in file.columns]
+    if len(columns) == 1 or is_text(columns[0]):
+        return []
+    told = known(columns[0], ignored)
+    # A null is unlike all, so that it is looked for among pairs that are few.
+    pairs = dict.fromkeys(zip(whole_numbers(columns[0][told]).tolist(), columns[1][told].tolist(), strict=True))
+    there = known(np.fromiter((name for _, name in pairs), object, len(pairs)), ())
+    return [(code, str(name).strip()) for (code, name), is_name in zip(pairs, there, strict=True) if is_name]
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -381,7 +360,23 @@ def _class_id(given: str | int | None, legend: Legend) -> int:
 def _listed(given: Any) -> list[Any]:
     if given is None:
         return []
-    return [given] if isinstance(given, str | int) else list(given)
+    return [given] if isinstance(given, str | Real) else list(given)
+
+
+def _ignored(given: Any) -> tuple[int | str, ...]:
+    """The codes and names of an `ignore` list.
+
+    Raises:
+        InputError: One is neither a whole number nor a text.
+    """
+    values = _listed(given)
+    if not all(isinstance(value, str) or _is_whole(value) for value in values):
+        raise InputError(f"ignore: needed are whole numbers or names of classes, such as [255, unknown], got {values}")
+    return tuple(value if isinstance(value, str) else int(value) for value in values)
+
+
+def _is_whole(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and float(value).is_integer()
 
 
 def _integers(given: Any) -> Iterable[int]:
@@ -391,9 +386,9 @@ def _integers(given: Any) -> Iterable[int]:
         InputError: One is no integer.
     """
     values = _listed(given)
-    if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
+    if not all(_is_whole(value) for value in values):
         raise InputError(f"ignore: needed are integer codes of the raster, got {values}")
-    return values
+    return [int(value) for value in values]
 
 
 def _crs_text(given: Any) -> str | None:

@@ -16,7 +16,7 @@ from geoseg.errors import LegendError, MissingInputError, ReadError
 from geoseg.io.grids import crop
 from geoseg.io.handles import one_line
 from geoseg.io.protocol import Source
-from geoseg.io.raster_says import UNLABELLED, counted, source_says, whole_number
+from geoseg.io.raster_says import UNLABELLED, Says, counted, source_says, whole_number
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend, LegendClass, default_color
 from geoseg.tiling import Window
@@ -57,18 +57,21 @@ def read_legend(spec: LegendSpec) -> Legend:
     return map_legend(source) or raster_legend(source)
 
 
-def raster_legend(source: Source, *, ignore: Iterable[int] = (), values: Iterable[int] | None = None) -> Legend:
+def raster_legend(
+    source: Source, *, ignore: Iterable[int] = (), values: Iterable[int] | None = None, said: Says | None = None
+) -> Legend:
     """The legend of a label raster, found as `read_legend` says.
 
     Args:
         source: One band of class codes; its pixels are read, in strips, only where names are missing.
         ignore: Codes that are no class.
         values: The values in its pixels, where the caller knows them; all are classes then.
+        said: What its files say, where the caller has asked them.
 
     Raises:
         LegendError: The raster has no class, its values are no class codes, or its files name them unlike.
     """
-    said, left_out = source_says(source), set(ignore)
+    said, left_out = source_says(source) if said is None else said, set(ignore)
     empty = whole_number(said.nodata)
     if said.written is not None:
         return without(said.written.of_map(), left_out)
@@ -77,7 +80,7 @@ def raster_legend(source: Source, *, ignore: Iterable[int] = (), values: Iterabl
     if values is not None:
         found = set(named) | set(values)
     elif said.silent:
-        found = set(named) | (set(values_of(source)) - unlabelled_codes(source))
+        found = set(named) | (set(values_of(source)) - said.unlabelled)
     else:
         found = set(named or values_of(source))
     codes = sorted(found - left_out)
@@ -105,18 +108,12 @@ def without(legend: Legend, left_out: Collection[int]) -> Legend:
 
 def said_names(source: Source) -> dict[int, str]:
     """Names that a raster gives its values, where it does."""
-    said = source_says(source)
-    if said.written is not None:
-        return {item.id: item.name for item in said.written.classes}
-    return {code: name for code, name in said.notes.names.items() if not UNLABELLED.fullmatch(name)}
+    return source_says(source).class_names
 
 
 def unlabelled_codes(source: Source) -> frozenset[int]:
     """Codes that the raster itself calls unclassified, unlabelled or no data."""
-    said = source_says(source)
-    if said.written is not None:
-        return frozenset()
-    return frozenset(code for code, name in said.notes.names.items() if UNLABELLED.fullmatch(name))
+    return source_says(source).unlabelled
 
 
 def values_of(source: Source, *, on: GeoBox | None = None) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ import rasterio.shutil
 from geoseg.errors import LegendError
 from geoseg.io.cog import LEGEND_TAG
 from geoseg.io.combine import Mosaic
-from geoseg.io.handles import GDAL_ERRORS, dataset, gdal, one_line, unplaced_is_fine
+from geoseg.io.handles import GDAL_ERRORS, dataset, file_key, gdal, is_remote, one_line, unplaced_is_fine
 from geoseg.io.pam import BandNotes, band_notes
 from geoseg.io.protocol import Source
 from geoseg.io.xarray_source import XarraySource
@@ -30,8 +29,9 @@ logger = logging.getLogger(__name__)
 # What programs call pixels that nobody has labelled: no class, whatever their code.
 UNLABELLED = re.compile(r"(unclassified|unlabell?ed|no ?data|masked pixels|background/no ?data)", re.IGNORECASE)
 NO_CLASS = ""
-UNNAMED = re.compile(r"class -?\d+", re.IGNORECASE)
-"""How geoseg calls a value that nobody has named."""
+BACKGROUND = "background"
+NUMBERED = re.compile(r"(class|value|code|category)?\s*(-?\d+)", re.IGNORECASE)
+"""How programs call a value that nobody has named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,20 @@ class Says:
             return {item.id: item.name for item in self.written.classes}
         return {code: name for code, name in counted(self.notes).items() if code != whole_number(self.nodata)}
 
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Names of values that are classes."""
+        if self.written is not None:
+            return {item.id: item.name for item in self.written.classes}
+        return {code: name for code, name in self.notes.names.items() if not UNLABELLED.fullmatch(name)}
+
+    @property
+    def unlabelled(self) -> frozenset[int]:
+        """Values that the raster itself calls unclassified, unlabelled or no data."""
+        if self.written is not None:
+            return frozenset()
+        return frozenset(code for code, name in self.notes.names.items() if UNLABELLED.fullmatch(name))
+
 
 def source_says(source: Source) -> Says:
     """What all files of a source, or a cube's flags, say of its values.
@@ -66,22 +80,32 @@ def source_says(source: Source) -> Says:
     Raises:
         LegendError: Two files name their values unlike.
     """
-    said = [_leaf_says(leaf) for leaf in _leaves(source)]
-    return _together(said) if said else Says()
+    return together(each_says(source))
 
 
-def is_map(source: Source) -> bool:
-    """Whether geoseg wrote a file of a source as a map."""
-    return any(_leaf_says(leaf).written is not None for leaf in _leaves(source))
+def each_says(source: Source, *, told: bool = False) -> list[Says]:
+    """What each file of a source, or a cube's flags, says of its values.
+
+    Args:
+        source: One band of class codes.
+        told: Whether the user says what the values of all files mean. Of files over a net, where to ask is a request
+            each, the first then stands for the others, unless it is a map.
+    """
+    said: list[Says] = []
+    for leaf in _leaves(source):
+        passed = told and bool(said) and said[0].written is None and is_remote(getattr(leaf, "path", ""))
+        said += [] if passed else [_leaf_says(leaf)]
+    return said
 
 
-def names_differ(source: Source) -> bool:
-    """Whether two files of a source name their values unlike."""
-    try:
-        source_says(source)
-    except LegendError:
-        return True
-    return False
+def is_unnamed(code: int, name: str) -> bool:
+    """Whether a name says no more of a value than its number, or is what geoseg calls one without a name.
+
+    >>> is_unnamed(3, "3"), is_unnamed(3, "Value 3"), is_unnamed(1, "class 300000"), is_unnamed(1, "category 5")
+    (True, True, True, False)
+    """
+    found = NUMBERED.fullmatch(name.strip())
+    return found is not None and (int(found[2]) == code or (found[1] or "").lower() == "class")
 
 
 def name_key(name: str) -> str:
@@ -114,12 +138,14 @@ def _leaf_says(leaf: Any) -> Says:
     return said if given is None else replace(said, nodata=given)
 
 
-def _together(said: list[Says]) -> Says:
+def together(said: list[Says]) -> Says:
     """What several files say, of which each value has one name.
 
     Raises:
         LegendError: A value has two names, or a class of maps two values.
     """
+    if not said:
+        return Says()
     first = said[0]
     if all((each.notes, each.written, each.nodata) == (first.notes, first.written, first.nodata) for each in said):
         return first
@@ -154,14 +180,19 @@ def _agreed(said: list[Says]) -> dict[int, str]:
     for each in said:
         for code, name in each.names.items():
             other, where = by_code.get(code, (name, each.name))
-            if code not in by_code or UNNAMED.fullmatch(other):
+            if code not in by_code or _gives_way(code, other, name):
                 by_code[code] = name, each.name
-            elif not UNNAMED.fullmatch(name) and name_key(other) != name_key(name):
+            elif not _gives_way(code, name, other) and name_key(other) != name_key(name):
                 raise _unlike(f"{where} calls its value {code} {other}, {each.name} calls it {name}")
             value, where = by_name.setdefault(name_key(name), (code, each.name))
             if ours and value != code and name_key(name) != NO_CLASS:
                 raise _unlike(f"{where} calls its value {value} {name}, {each.name} its value {code}")
     return {code: name for code, (name, _) in by_code.items()}
+
+
+def _gives_way(code: int, name: str, other: str) -> bool:
+    """Whether a name of a value says less than another: it is but a number, or no class where that is background."""
+    return is_unnamed(code, name) or (name_key(name) == NO_CLASS and name_key(other) == BACKGROUND)
 
 
 def _unlike(what: str) -> LegendError:
@@ -184,17 +215,15 @@ def whole_number(nodata: float | None) -> int | None:
 
 
 def _file_says(path: str, band: int) -> Says:
-    """As `_read_says`, once for a file on disk as long as it stays the same, with what lies beside it."""
-    try:
-        stats = [os.stat(name) for name in (path, f"{path}.aux.xml") if os.path.exists(name)]  # noqa: PTH110, PTH116
-    except (OSError, ValueError):
-        stats = []
-    stamp = tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
-    return _kept_says(path, band, stamp) if stamp else _read_says(path, band)
+    """As `_read_says`, once for a file as long as it stays the same, with what lies beside it."""
+    key = file_key(path)
+    if is_remote(path):
+        return _kept_says(path, band, key)
+    return _read_says(path, band) if key[1] is None else _kept_says(path, band, (key, file_key(f"{path}.aux.xml")))
 
 
 @lru_cache(maxsize=4096)
-def _kept_says(path: str, band: int, _: tuple[Any, ...]) -> Says:
+def _kept_says(path: str, band: int, _key: Any) -> Says:
     return _read_says(path, band)
 
 

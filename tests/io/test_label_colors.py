@@ -8,7 +8,7 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geoseg.errors import LegendError
+from geoseg.errors import BandError, LegendError
 from geoseg.io.labels import open_labels
 
 UTM = Affine(10, 0, 500_000, 0, -10, 4_200_000)
@@ -41,6 +41,25 @@ def test_files_of_a_mosaic_have_their_own_colour_table(write_tif):
             file.write_colormap(1, {1: (0, 0, 9), 2: (0, 0, 9), red: (255, 0, 0)})
     labels, _ = open_labels({"mosaic": paths, "colors": {"#ff0000": "roof", "#000009": "rest"}})
     assert labels.read(labels.geobox).pixels[0].tolist() == [[1, 2, 2, 1]]
+
+
+@pytest.mark.parametrize("first", ["palette", "channels"])
+def test_a_mosaic_has_files_with_a_colour_table_and_files_with_channels(write_tif, first):
+    col = {"palette": 0, "channels": 2} if first == "palette" else {"palette": 2, "channels": 0}
+    palette = write_tif("p.tif", np.array([[1, 2]], "uint8"), affine=UTM @ Affine.translation(col["palette"], 0))
+    with rasterio.open(palette, "r+") as file:
+        file.write_colormap(1, {1: (255, 0, 0), 2: (255, 255, 255)})
+    channels = colored(write_tif, "c.tif", [[255, 255, 255], [255, 0, 0]], col=col["channels"])
+    paths = [palette, channels] if first == "palette" else [channels, palette]
+    labels, _ = open_labels({"mosaic": paths, "colors": {"#ff0000": "roof", "#ffffff": "road"}})
+    assert labels.read(labels.geobox).pixels[0].tolist() == [[1, 2, 2, 1] if first == "palette" else [2, 1, 1, 2]]
+
+
+def test_a_file_of_more_bands_beside_one_with_a_colour_table_is_refused(write_tif):
+    paths = [write_tif("p.tif", np.array([[1, 2]], "uint8")), write_tif("c.tif", np.full((5, 1, 2), 255, "uint8"))]
+    labels, _ = open_labels({"mosaic": paths[::-1], "colors": TABLE})
+    with pytest.raises(BandError, match=r"c\.tif is to be read by its colours and has 5 bands"):
+        labels.read(labels.geobox)
 
 
 def test_an_unknown_colour_in_a_mosaic_is_told_with_its_file(write_tif):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
@@ -17,10 +18,13 @@ from odc.geo.geobox import GeoBox
 import geoseg
 from geoseg.cli import main
 from geoseg.errors import InputError, LegendError
+from geoseg.io import raster_says
+from geoseg.io.combine import Mosaic
 from geoseg.io.geotiff import write_raster
 from geoseg.io.labels import open_labels
 from geoseg.io.legends import read_legend
 from geoseg.io.pam import _integer
+from geoseg.io.raster_says import is_unnamed
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
 from geoseg.raster import Raster
@@ -242,6 +246,62 @@ def test_layers_and_a_legend_go_where_files_name_their_values_unlike(named):
     assert read([first, second], legend=coded)[0] == [7, 8, 7, 8]
 
 
+@pytest.mark.parametrize("names", [["unclassified", "water", "forest"], ["0", "1", "Value 2"], ["", "water body", "x"]])
+@pytest.mark.parametrize("wanted", [["water", "forest"], ["Wasser", "Wald"]])
+def test_names_that_differ_are_fine_where_the_legend_wanted_reads_all_files_alike(named, names, wanted):
+    first, second = named("a.tif", [1, 2], ["Background", "water", "forest"]), named("b.tif", [2, 1], names, col=2)
+    legend = Legend.from_dict(dict(enumerate(wanted, 1)))
+    assert read([first, second], legend=legend)[0] == [1, 2, 2, 1]
+
+
+@pytest.mark.parametrize("names", [["unclassified", "water", "forest"], ["0", "1", "Value 2"]])
+def test_names_that_say_nothing_do_not_contradict_others(named, names):
+    first, second = named("a.tif", [1, 2], ["Background", "water", "forest"]), named("b.tif", [2, 1], names, col=2)
+    for paths in ([first, second], [second, first]):
+        ids, legend = read(paths)
+        assert (ids, legend.names) == ([1, 2, 2, 1], ("Background", "water", "forest"))
+
+
+def test_files_that_a_legend_reads_unlike_are_refused(named):
+    first, second = (
+        named("a.tif", [1, 2], ["", "water", "forest"]),
+        named("b.tif", [1, 2], ["", "water body", "water"], col=2),
+    )
+    with pytest.raises(LegendError, match=r"value 1 water, .*b.tif calls it water body|calls its value 2 water"):
+        read([first, second], legend=Legend.from_dict({1: "water", 2: "forest"}))
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "unnamed"),
+    [(3, "3", True), (3, " value 3", True), (3, "CODE3", True), (1, "class 300000", True), (-1, "-1", True),
+     (1, "2", False), (1, "category 5", False), (1, "zone 1", False), (1, "", False)],
+)  # fmt: skip
+def test_names_that_are_but_numbers(code, name, unnamed):
+    assert is_unnamed(code, name) is unnamed
+
+
+@pytest.mark.parametrize("legend", [None, Legend.from_dict({1: "water", 2: "forest"}), CODED])
+def test_each_file_is_asked_once(named, monkeypatch, legend):
+    paths = [named(f"{col}.tif", [1, 2], ["", "water", "forest"], col=col) for col in (0, 2)]
+    asked, ask = [], raster_says._file_says
+    monkeypatch.setattr(raster_says, "_file_says", lambda path, band: asked.append(path) or ask(path, band))
+    read(paths, legend=legend)
+    assert asked == paths
+
+
+@pytest.mark.parametrize(("told", "written", "count"), [(False, None, 3), (True, None, 1), (True, CODED, 3)])
+def test_files_over_a_net_are_asked_once_and_the_first_alone_where_the_user_says_all(monkeypatch, told, written, count):
+    paths = [f"https://host/{count}{number}.tif" for number in range(3)]
+    mosaic, asked = Mosaic(tuple(SimpleNamespace(path=path) for path in paths)), []
+    said = raster_says.Says(written=written)
+    monkeypatch.setattr(raster_says, "_read_says", lambda path, _: asked.append(path) or said)
+    raster_says._kept_says.cache_clear()
+    for _ in range(2):
+        assert raster_says.each_says(mosaic, told=told) == [said] * count
+    assert asked == paths[:count]
+    raster_says._kept_says.cache_clear()
+
+
 def test_a_mosaic_of_maps_has_the_classes_of_all(write_map, tmp_path):
     def write(name, ids, legend, col):
         raster = Raster(np.array([[ids]], "uint8"), np.ones((1, 2), bool), ROW[:, col : col + 2], ("class",))
@@ -326,13 +386,44 @@ def test_codes_of_polygons_without_names_of_classes_are_codes(write_boxes):
     assert read({"path": notes, "column": "class_id"})[1].names == ("class 2", "class 41")
 
 
-@pytest.mark.parametrize("ignore", [[99], ["99"], 99])
+@pytest.mark.parametrize("named", [{}, {"name_column": "class_name"}])
+def test_a_legend_of_the_file_goes_before_finer_names_beside_its_codes(write_boxes, named):
+    path = write_boxes("fine.gpkg", class_id=[1, 1, 2, 2], class_name=["forest", "young forest", "water", "lake"])
+    own = {"path": path, "column": "class_id", "legend": {1: "forest", 2: "water"}}
+    assert read({**own, **named})[0] == [1, 1, 2, 2]
+    assert read({**own, **named}, legend=Legend.from_dict({5: "water", 6: "forest"}))[0] == [6, 6, 5, 5]
+
+
+def test_finer_names_of_one_code_are_passed_over_where_none_contradicts_the_legend(write_boxes):
+    path = write_boxes("fine.gpkg", class_id=[1, 1, 2, 2], class_name=["forest", "young forest", "water", "lake"])
+    spec = {"path": path, "column": "class_id"}
+    assert read(spec, legend=Legend.from_dict({1: "forest", 2: "water"}))[0] == [1, 1, 2, 2]
+    with pytest.raises(LegendError, match="code 1 of .* is called 'forest' and 'young forest'"):
+        read(spec, legend=Legend.from_dict({2: "forest", 1: "water"}))
+
+
+def test_names_beside_codes_have_nulls_and_blanks(write_boxes):
+    path = write_boxes("n.gpkg", kind=[1, 1, 2, 2], said=[None, " water ", "", "Forest"])
+    ids, legend = read({"path": path, "column": "kind", "name_column": "said"})
+    assert (ids, legend.names) == ([1, 1, 2, 2], ("water", "Forest"))
+
+
+@pytest.mark.parametrize("ignore", [[99], ["99"], 99, 99.0, [99.0], np.array([99])])
 @pytest.mark.parametrize("values", [["1", "99", "2"], [1, 99, 2], [1.0, 99.0, None]])
 def test_ignored_classes_are_numbers_or_texts_in_any_column(write_boxes, ignore, values):
     path = write_boxes("labels.gpkg", kind=values)
     ids, legend = read({"path": path, "ignore": ignore})
     assert ids[1] == -1
     assert "99" not in " ".join(legend.names)
+
+
+@pytest.mark.parametrize("ignore", [[None], [1.5], float("nan"), [True], [[1]]])
+def test_ignored_classes_of_another_kind_are_refused(write_boxes, write_tif, ignore):
+    polygons = write_boxes("labels.gpkg", kind=[1, 99, 2])
+    for path in (polygons, write_tif("labels.tif", np.array([[1, 99, 2]], "uint8"))):
+        with pytest.raises(InputError, match="ignore: needed are ") as told:
+            read({"path": path, "ignore": ignore})
+        assert "\n" not in str(told.value)
 
 
 # -- a map and its reference -------------------------------------------------------------------------------------------
@@ -352,7 +443,7 @@ def test_other_classes_of_one_number_are_not_compared(write_map, named):
 @pytest.mark.parametrize(
     "names",
     [["", "WATER", "Bare_Soil "], ["", "", "bare soil"], [], ["unclassified", "water", "bare soil", "road"],
-     ["", "class 1", "class 2"]],
+     ["", "class 1", "class 2"], ["0", "1", "2"], ["", "value 1", "Category 2"]],
 )  # fmt: skip
 def test_names_that_do_not_contradict_the_map_are_fine(write_map, named, names):
     mine = write_map("mine.tif", [1, 2, 2, 1], Legend.from_dict({1: "water", 2: "bare soil"}))
