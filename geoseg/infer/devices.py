@@ -70,6 +70,8 @@ def _unserved(device: torch.device) -> str:
 def find_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
     """The arithmetic to use: `auto` is bf16 where the device computes with it, and fp32 elsewhere.
 
+    For a network it may turn out to be slower than fp32, see `outruns_bf16` in `network`.
+
     Raises:
         InputError: The name is unknown, or the device has no such arithmetic.
     """
@@ -87,5 +89,14 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):  # it asks the current one
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return any(check is not None and check() for check in checks)
+    return has_bf16_tiles(device) or _cpu_says("_is_avx512_bf16_supported")
+
+
+def has_bf16_tiles(device: torch.device) -> bool:
+    """Whether bf16 is many times as fast as fp32: on GPUs, and by the tiles of some processors, not by vectors."""
+    return device.type != "cpu" or _cpu_says("_is_amx_tile_supported")
+
+
+def _cpu_says(name: str) -> bool:
+    check = getattr(torch.cpu, name, None)
+    return check is not None and bool(check())

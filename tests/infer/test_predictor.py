@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from geoseg.errors import InputError, ModelFileError
-from geoseg.infer import devices
+from geoseg.infer import devices, network
 from geoseg.infer import predictor as predicting
 from geoseg.infer.devices import find_device, find_precision, has_bf16
-from geoseg.infer.network import model_digest, resize, simpler
+from geoseg.infer.network import model_digest, ready, resize, simpler
 from geoseg.infer.predictor import TorchPredictor
 from geoseg.infer.turns import TURNS
 from geoseg.legend import Legend
@@ -314,6 +315,15 @@ def test_batch_norms_are_folded_into_the_same_function() -> None:
     torch.testing.assert_close(found(image), network(image))
 
 
+def test_a_network_made_ready_is_the_same_function() -> None:
+    torch.manual_seed(0)
+    network = create_model(ModelSpec(bands=2, classes=3, options={"decoder_channels": [64, 48, 32, 16, 16]})).eval()
+    work = ready(network, torch.device("cpu"), bands=2, compiled=False)
+    image = torch.randn(2, 2, 96, 128).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        torch.testing.assert_close(work(image), network(image), rtol=1e-4, atol=1e-4)
+
+
 def test_a_network_that_decides_by_its_input_runs_as_it_is() -> None:
     network = Normed(deciding=True).eval()
     assert simpler(network, bands=2) is network
@@ -383,6 +393,23 @@ class Rough(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         found: Tensor = self.layer(image)
         return found
+
+
+@pytest.mark.skipif(platform.machine() not in network.X86, reason="there torch itself has Winograd's filtering")
+@pytest.mark.parametrize(
+    ("decoder", "encoder", "tiles_of_bf16", "wanted"),
+    [("unet", "resnet18", False, "fp32"), ("unet", "resnet18", True, "bf16"), ("segformer", "mit_b0", False, "bf16")],
+)  # fmt: skip
+def test_auto_is_fp32_where_bf16_gains_less_than_winograd(
+    monkeypatch: pytest.MonkeyPatch, decoder: str, encoder: str, tiles_of_bf16: bool, wanted: str
+) -> None:
+    monkeypatch.setattr(devices, "has_bf16", lambda _: True)
+    monkeypatch.setattr(network, "has_bf16_tiles", lambda _: tiles_of_bf16)
+    model = create_model(ModelSpec(bands=2, classes=2, decoder=decoder, encoder=encoder)).eval()
+    used = predictor(model)
+    assert used.precision == wanted
+    assert predictor(model, precision="bf16").precision == "bf16"
+    assert pickle.loads(pickle.dumps(used)).precision == wanted  # noqa: S301
 
 
 @pytest.mark.parametrize(("gain", "wanted"), [(1e-4, "fp32"), (9.0, "bf16")])

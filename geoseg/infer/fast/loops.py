@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from geoseg.infer.fast.products import product
+from geoseg.infer.fast.products import WIDE_VECTORS, narrow_rows, wide_rows
 from geoseg.infer.fast.vectors import (
     BUSY_PLANES,
     FLOAT_BYTES,
@@ -28,52 +28,54 @@ PRODUCTS = len(PLANES)
 
 @jit
 def convolve(  # noqa: PLR0917 - a loop over memory
-    sgemm: Any, images: Any, weights: Any, plain_from: Any, given: Any, made: Any, bias: Any, least: Any, plus: Any,
-    added: Any, out: Any,
+    begin: Any, end: Any, images: Any, panels: Any, plain_from: Any, given: Any, made: Any, bias: Any, least: Any,
+    plus: Any, added: Any, out: Any,
 ) -> None:  # fmt: skip
-    """A convolution of 3 x 3 pixels.
+    """A convolution of 3 x 3 pixels, of squares `begin` to `end`.
 
     Args:
-        sgemm: Address of the BLAS's `sgemm_`.
+        begin: The first square; they are counted row by row.
+        end: The square behind the last one.
         images: int64 `(image, 6)`: address of the pixels `(row, col, channel)`, their rows, columns and channels,
             whether the convolution sees them twice as large, and which channel of its input is their first.
-        weights: The transformed weights `(36, in, out)`.
+        panels: The transformed weights `(36, panel, in, column)`.
         plain_from: Channels of the input before this one are those of images seen twice as large.
-        given: Memory for the planes `(36, square, in)` of a chunk of squares.
-        made: Memory for the planes `(36, square, out)`.
+        given: Memory for the planes `(36, square, in)` of a chunk of squares, and the row behind them.
+        made: Memory for the planes `(36, square, out)`, and the row behind them.
         bias: As for `write_squares`, with all that follows.
         least: What is smaller becomes this.
         plus: An image that is added, as the output but flat; else zeros for one vector.
         added: Whether it is an image.
         out: The image `(row, col, channel)`.
     """
-    rows, cols, _ = out.shape
-    across = -(-cols // SQUARE)
-    squares, chunk = across * -(-rows // SQUARE), given.shape[1]
-    for first in range(0, squares, chunk):
-        count = min(chunk, squares - first)
+    across, chunk = -(-out.shape[1] // SQUARE), given.shape[1] - 1
+    for first in range(begin, end, chunk):
+        count = min(chunk, end - first)
         for image in range(len(images)):
             read_squares(images[image], given, first, count, across)
-        _multiply(sgemm, given, weights, made, plain_from, count)
+        _multiply(given, panels, made, plain_from, count)
         write_squares(made, bias, least, plus, added, out, first, count, across)
 
 
 @jit
-def _multiply(  # noqa: PLR0917 - a loop over memory
-    sgemm: Any, given: Any, weights: Any, made: Any, plain_from: Any, count: Any
-) -> None:
-    """The products of the first `count` squares with the weights; those that are zero are left out."""
-    deep, width = weights.shape[1:]
+def _multiply(given: Any, panels: Any, made: Any, plain_from: Any, count: Any) -> None:
+    """The products of at least the first `count` squares with the weights; those that are zero are left out."""
+    deep, columns, width = given.shape[2], panels.shape[3], made.shape[2]
+    a_row, out_row = np.uint64(FLOAT_BYTES * deep), np.uint64(FLOAT_BYTES * width)
     for plane in range(PRODUCTS):
         start = 0 if plane < BUSY_PLANES else plain_from
         if start == deep:
             made[plane, :count] = 0
             continue
-        product(
-            np.uint64(sgemm), np.uint64(given[plane].ctypes.data) + np.uint64(FLOAT_BYTES * start), np.uint64(deep),
-            np.uint64(weights[plane].ctypes.data) + np.uint64(FLOAT_BYTES * start * width),
-            np.uint64(made[plane].ctypes.data), np.uint64(count), np.uint64(deep - start), np.uint64(width),
-        )  # fmt: skip
+        depth = np.uint64(deep - start)
+        for panel in range(panels.shape[1]):
+            a = np.uint64(given[plane].ctypes.data) + np.uint64(FLOAT_BYTES * start)
+            b = np.uint64(panels[plane, panel].ctypes.data) + np.uint64(FLOAT_BYTES * start * columns)
+            to = np.uint64(made[plane].ctypes.data) + np.uint64(FLOAT_BYTES * panel * columns)
+            if columns == WIDE_VECTORS * LANES:
+                wide_rows(a, a_row, b, to, out_row, depth, np.uint64(count))
+            else:
+                narrow_rows(a, a_row, b, to, out_row, depth, np.uint64(count))
 
 
 @jit

@@ -18,9 +18,9 @@ LANES = 16
 
 FLOAT_BYTES = 4
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_NOTHING = ir.Constant(_VECTOR, ir.Undefined)
+_I32, I64 = ir.IntType(32), ir.IntType(64)
+VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_NOTHING = ir.Constant(VECTOR, ir.Undefined)
 
 Values = list[Any]
 
@@ -47,43 +47,53 @@ def _float32s(_: Any, address: Any) -> Any:
 float32s: Any = intrinsic(_float32s)
 
 
-class _Lines:
-    """Writes vector instructions."""
+class Lines:
+    """Writes instructions on vectors of `LANES` float32; addresses are integers."""
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
 
     def add(self, a: Any, b: Any) -> Any:
+        """The sum of two vectors."""
         return self.builder.fadd(a, b)
 
     def sub(self, a: Any, b: Any) -> Any:
+        """Their difference."""
         return self.builder.fsub(a, b)
 
     def times(self, factor: float, a: Any) -> Any:
-        return self.builder.fmul(ir.Constant(_VECTOR, [factor] * LANES), a)
+        """A number times a vector."""
+        return self.builder.fmul(ir.Constant(VECTOR, [factor] * LANES), a)
 
     def larger(self, a: Any, b: Any) -> Any:
         """The larger of two; NaN where `a` is."""
         return self.builder.select(self.builder.fcmp_ordered("<", a, b), b, a)
 
     def filled(self, scalar: Any) -> Any:
+        """A vector of one number."""
         first = self.builder.insert_element(_NOTHING, scalar, ir.Constant(_I32, 0))
         return self.builder.shuffle_vector(first, _NOTHING, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
 
+    def number(self, address: Any) -> Any:
+        """The number at an address."""
+        return self.builder.load(self.builder.inttoptr(address, ir.FloatType().as_pointer()), align=FLOAT_BYTES)
+
     def load(self, address: Any) -> Any:
-        return self.builder.load(self.builder.inttoptr(address, _VECTOR.as_pointer()), align=FLOAT_BYTES)
+        """The vector at an address."""
+        return self.builder.load(self.builder.inttoptr(address, VECTOR.as_pointer()), align=FLOAT_BYTES)
 
     def store(self, value: Any, address: Any) -> None:
-        self.builder.store(value, self.builder.inttoptr(address, _VECTOR.as_pointer()), align=FLOAT_BYTES)
+        """Put a vector at an address."""
+        self.builder.store(value, self.builder.inttoptr(address, VECTOR.as_pointer()), align=FLOAT_BYTES)
 
     def place(self, base: Any, *steps: tuple[int, Any]) -> Any:
         """An address: a base, and a number of times a stride for each step."""
         for count, stride in steps:
-            base = self.builder.add(base, self.builder.mul(ir.Constant(_I64, count), stride))
+            base = self.builder.add(base, self.builder.mul(ir.Constant(I64, count), stride))
         return base
 
 
-def _to_products(lines: _Lines, d: Values) -> Values:
+def _to_products(lines: Lines, d: Values) -> Values:
     """The rows of B^T times six numbers, for F(4, 3) (Lavin and Gray 2016, section 4.2)."""
     add, sub, times = lines.add, lines.sub, lines.times
     p, q = sub(d[4], times(4, d[2])), sub(d[3], times(4, d[1]))
@@ -93,7 +103,7 @@ def _to_products(lines: _Lines, d: Values) -> Values:
     return [first, add(p, q), sub(p, q), add(r, s), sub(r, s), last]
 
 
-def _from_products(lines: _Lines, m: Values) -> Values:
+def _from_products(lines: Lines, m: Values) -> Values:
     """The rows of A^T times six numbers, for F(4, 3)."""
     add, sub, times = lines.add, lines.sub, lines.times
     a, b, c, d = add(m[1], m[2]), sub(m[1], m[2]), add(m[3], m[4]), sub(m[3], m[4])
@@ -102,7 +112,7 @@ def _from_products(lines: _Lines, m: Values) -> Values:
     ]  # fmt: skip
 
 
-def _twice(transform: Callable[[_Lines, Values], Values], lines: _Lines, square: Sequence[Values]) -> list[Values]:
+def _twice(transform: Callable[[Lines, Values], Values], lines: Lines, square: Sequence[Values]) -> list[Values]:
     """A transform along both axes of a square of vectors."""
     columns = [transform(lines, [row[col] for row in square]) for col in range(len(square[0]))]
     return [transform(lines, [column[row] for column in columns]) for row in range(len(columns[0]))]
@@ -116,7 +126,7 @@ def _input_transform(places: Sequence[int], *, planes: int) -> Any:
 
         def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
             source, row, col, target, step = arguments
-            lines, side = _Lines(builder), range(max(places) + 1)
+            lines, side = Lines(builder), range(max(places) + 1)
             read = [[lines.load(lines.place(source, (i, row), (j, col))) for j in side] for i in side]
             for i, products in enumerate(_twice(_to_products, lines, [[read[i][j] for j in places] for i in places])):
                 for j, value in enumerate(products):
@@ -142,7 +152,7 @@ def _output_transform(
 
     def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
         source, step, bias, plus, plus_row, plus_col, least, target, row, col = arguments
-        lines = _Lines(builder)
+        lines = Lines(builder)
         offset, floor = lines.load(bias), lines.filled(least)
         read = [[lines.load(lines.place(source, (PLANES[i, j], step))) for j in range(6)] for i in range(6)]
         for i, found in enumerate(_twice(_from_products, lines, read)):

@@ -7,8 +7,12 @@ convolution is read where it lies, and what is added behind it, and the ReLU, ar
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -17,17 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geoseg.infer.fast.loops import PRODUCTS, SQUARE, convolve, read_squares, write_squares
-from geoseg.infer.fast.products import sgemm_address
-from geoseg.infer.fast.vectors import BUSY_PLANES, FLOAT_BYTES, LANES, PLANES
+from geoseg.infer.fast.loops import PRODUCTS, SQUARE, convolve
+from geoseg.infer.fast.products import block_shape
+from geoseg.infer.fast.vectors import FLOAT_BYTES, LANES, PLANES
 
 LEAST_SQUARES = 12
 """Of an image with fewer squares, reading the transformed weights takes longer than Winograd's filtering saves."""
 
-CHUNK_BYTES = 1_500_000
+CHUNK_BYTES = 700_000
 """What is multiplied at a time, sized to stay in a core's cache."""
 
-LEAST_CHUNK = 64
+LEAST_CHUNK = 32
 """Squares; with fewer, the weights of wide layers, which no cache holds, are read once more for each chunk."""
 
 _FILTER = torch.tensor(
@@ -44,6 +48,17 @@ def transformed_weights(weight: Tensor) -> Tensor:
     taps = weight.detach().cpu().float().permute(2, 3, 1, 0).reshape(9, -1)
     both = torch.stack([torch.outer(_FILTER[i], _FILTER[j]).reshape(-1) for i, j in PLANES])
     return (both @ taps).reshape(PRODUCTS, weight.shape[1], weight.shape[0])
+
+
+def in_panels(weights: Tensor) -> Tensor:
+    """Weights `(36, in, out)` as products read them: `(36, panel, in * column)`, contiguous.
+
+    Of three dimensions, for a module's tensors of four are laid out anew by `.to(memory_format=torch.channels_last)`.
+    """
+    planes, deep, width = weights.shape
+    columns = block_shape(width)[1] * LANES
+    panels = weights.reshape(planes, deep, width // columns, columns).transpose(1, 2)
+    return panels.reshape(planes, width // columns, deep * columns).contiguous()
 
 
 def can_be_fast(layer: nn.Module, sources: Sequence[int] | None = None) -> bool:
@@ -65,7 +80,7 @@ class FastConv(nn.Module):
 
     The input is one image or several, concatenated; of those in `doubled` each pixel is taken four times first, as by
     `interpolate` with the mode nearest. Each image is computed by itself, so it has the same bits whatever is beside
-    it in the batch; and no sum is divided between threads, so it has them on any number of these.
+    it in the batch; and each number is one sum in one order, so it has them on any number of threads.
     """
 
     def __init__(
@@ -102,7 +117,7 @@ class FastConv(nn.Module):
         if layer.bias is not None:
             bias[: layer.out_channels] = layer.bias.detach()
         self.register_buffer("bias", bias, persistent=False)
-        self.register_buffer("products", transformed_weights(weight), persistent=False)
+        self.register_buffer("panels", in_panels(transformed_weights(weight)), persistent=False)
 
     def forward(self, *sources: Tensor, size: Sequence[int] | None = None, plus: Tensor | None = None) -> Tensor:
         """Float32 `(n, out, row, col)` of images `(n, channel, row, col)`.
@@ -160,56 +175,45 @@ class FastConv(nn.Module):
     ) -> None:  # fmt: skip
         """One image into `out (row, col, channel)`; `images` as for `convolve`."""
         rows, cols, width = out.shape
-        weights, bias = cast("Tensor", self.products), cast("Tensor", self.bias).numpy()
-        deep = weights.shape[1]
-        across, squares = -(-cols // SQUARE), -(-rows // SQUARE) * -(-cols // SQUARE)
+        bias, deep, block_rows = cast("Tensor", self.bias).numpy(), sum(self.widths), block_shape(width)[0]
+        panels = cast("Tensor", self.panels).numpy().reshape(PRODUCTS, -1, deep, block_shape(width)[1] * LANES)
+        squares = -(-rows // SQUARE) * -(-cols // SQUARE)
         chunk = min(squares, max(LEAST_CHUNK, CHUNK_BYTES // (PRODUCTS * FLOAT_BYTES * (deep + width))))
+        chunk = -(-chunk // block_rows) * block_rows
         way_out = (
             bias, np.float32(0 if self.relu else -np.inf),
             np.zeros(LANES, np.float32) if plus is None else plus.reshape(-1), plus is not None, out,
         )  # fmt: skip
-        # Several threads would share one product, and its sums would hang on how many they are.
-        sgemm = sgemm_address() if torch.get_num_threads() == 1 else 0
-        if sgemm:
-            given, made = _planes("given", chunk, deep).numpy(), _planes("made", chunk, width).numpy()
-            convolve(sgemm, images, weights.numpy(), self._plain_from, given, made, *way_out)
+
+        def work(begin: int, end: int) -> None:
+            given, made = _planes("given", chunk, deep), _planes("made", chunk, width)
+            convolve(begin, end, images, panels, self._plain_from, given, made, *way_out)
+
+        threads = min(torch.get_num_threads(), -(-squares // chunk))
+        if threads == 1:
+            work(0, squares)
             return
-        for first in range(0, squares, chunk):
-            count = min(chunk, squares - first)
-            seen, found = _planes("given", count, deep), _planes("made", count, width)
-            for image in images:
-                read_squares(image, seen.numpy(), first, count, across)
-            _multiply(seen, weights, found, self._plain_from)
-            write_squares(found.numpy(), *way_out, first, count, across)
+        share = -(-squares // (chunk * threads)) * chunk
+        parts = [(begin, min(squares, begin + share)) for begin in range(0, squares, share)]
+        deque(_pool(os.getpid(), threads).map(work, *zip(*parts, strict=True)), maxlen=0)
 
 
-def _multiply(given: Tensor, weights: Tensor, made: Tensor, plain_from: int) -> None:
-    """The products of planes `(36, square, in)` with the weights, by torch; those that are zero are left out.
+@lru_cache(maxsize=4)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads for the parts of an image; keyed by process, for a fork leaves them behind."""
+    del process
+    return ThreadPoolExecutor(threads, "geoseg-convolution")
 
-    What is multiplied is contiguous: of such planes, each thread takes some, and sums each by itself.
+
+def _planes(name: str, count: int, channels: int) -> NDArray[np.float32]:
+    """Memory of this thread for planes `(36, square, channel)`, the same at each call.
+
+    Each has a row more than is asked for: planes that lie a power of two apart would share a cache's few places.
     """
-    if not plain_from:
-        torch.bmm(given, weights, out=made)
-        return
-    torch.bmm(given[:BUSY_PLANES], weights[:BUSY_PLANES], out=made[:BUSY_PLANES])
-    idle = made[BUSY_PLANES:]
-    if plain_from == weights.shape[1]:
-        idle.zero_()
-    else:
-        plain, apart = given[BUSY_PLANES:, :, plain_from:], weights[BUSY_PLANES:, plain_from:]
-        torch.bmm(plain.contiguous(), apart.contiguous(), out=idle)
-
-
-def _planes(name: str, count: int, channels: int) -> Tensor:
-    """Memory of this thread for planes `(36, square, channel)`."""
-    return _buffer(name, PRODUCTS * count * channels).view(PRODUCTS, count, channels)
-
-
-def _buffer(name: str, size: int) -> Tensor:
-    """Memory of this thread for `size` numbers, the same at each call."""
-    held: Tensor | None = getattr(_scratch, name, None)
+    size, held = PRODUCTS * (count + 1) * channels, getattr(_scratch, name, None)
     if held is None or len(held) < size:
         with torch.inference_mode(mode=False):  # for it is written to in any mode
-            held = torch.empty(size)
+            # Torch's memory begins with a vector. A block of a product may go over the last square: not to garbage.
+            held = torch.zeros(size)
         setattr(_scratch, name, held)
-    return held[:size]
+    return cast("NDArray[np.float32]", held[:size].view(PRODUCTS, count + 1, channels).numpy())
