@@ -76,7 +76,7 @@ class Strip:
         scores = [arrays.top(sums, rows) for sums in self._sums.values()]
         single = scores[0] if len(scores) == 1 else arrays.combine(scores, masks, rule=task.rule)
         found = arrays.measure(single, [layer.name for layer in task.layers])
-        if (found["confidence"][0][valid] == NO_NUMBER).any():
+        if ((found["confidence"][0] == NO_NUMBER) & valid).any():
             raise ModelFileError(
                 "the network gives NaN instead of probabilities; its weights are broken, or the scene's values lie "
                 "far outside those it was trained on; try --precision fp32, or check the scene's nodata and scale"

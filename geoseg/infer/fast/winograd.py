@@ -43,22 +43,16 @@ _FILTER = torch.tensor(
 _scratch = threading.local()
 
 
-def transformed_weights(weight: Tensor) -> Tensor:
-    """`G g G^T` of weights `(out, in, 3, 3)`: float32 `(36, in, out)`, in the order of `PLANES`."""
-    taps = weight.detach().cpu().float().permute(2, 3, 1, 0).reshape(9, -1)
-    both = torch.stack([torch.outer(_FILTER[i], _FILTER[j]).reshape(-1) for i, j in PLANES])
-    return (both @ taps).reshape(PRODUCTS, weight.shape[1], weight.shape[0])
+def transformed_weights(weight: Tensor, *, columns: int) -> Tensor:
+    """`G g G^T` of weights `(out, in, 3, 3)`, float32, in the order of `PLANES`.
 
-
-def in_panels(weights: Tensor) -> Tensor:
-    """Weights `(36, in, out)` as products read them: `(36, panel, in * column)`, contiguous.
-
-    Of three dimensions, for a module's tensors of four are laid out anew by `.to(memory_format=torch.channels_last)`.
+    They lie as products read them, `(36, panel, in * column)`, where a panel is `columns` of the outputs. Of three
+    dimensions, for a module's tensors of four are laid out anew by `.to(memory_format=torch.channels_last)`.
     """
-    planes, deep, width = weights.shape
-    columns = block_shape(width)[1] * LANES
-    panels = weights.reshape(planes, deep, width // columns, columns).transpose(1, 2)
-    return panels.reshape(planes, width // columns, deep * columns).contiguous()
+    width, deep = weight.shape[:2]
+    taps = weight.detach().cpu().float().reshape(width // columns, columns, deep, 9).permute(3, 0, 2, 1)
+    both = torch.stack([torch.outer(_FILTER[i], _FILTER[j]).reshape(-1) for i, j in PLANES])
+    return (both @ taps.reshape(9, -1)).reshape(PRODUCTS, width // columns, deep * columns)
 
 
 def can_be_fast(layer: nn.Module, sources: Sequence[int] | None = None) -> bool:
@@ -117,7 +111,9 @@ class FastConv(nn.Module):
         if layer.bias is not None:
             bias[: layer.out_channels] = layer.bias.detach()
         self.register_buffer("bias", bias, persistent=False)
-        self.register_buffer("panels", in_panels(transformed_weights(weight)), persistent=False)
+        self._block_rows, vectors = block_shape(padded)
+        self._columns = vectors * LANES
+        self.register_buffer("panels", transformed_weights(weight, columns=self._columns), persistent=False)
 
     def forward(self, *sources: Tensor, size: Sequence[int] | None = None, plus: Tensor | None = None) -> Tensor:
         """Float32 `(n, out, row, col)` of images `(n, channel, row, col)`.
@@ -175,11 +171,11 @@ class FastConv(nn.Module):
     ) -> None:  # fmt: skip
         """One image into `out (row, col, channel)`; `images` as for `convolve`."""
         rows, cols, width = out.shape
-        bias, deep, block_rows = cast("Tensor", self.bias).numpy(), sum(self.widths), block_shape(width)[0]
-        panels = cast("Tensor", self.panels).numpy().reshape(PRODUCTS, -1, deep, block_shape(width)[1] * LANES)
+        bias, deep = cast("Tensor", self.bias).numpy(), sum(self.widths)
+        panels = cast("Tensor", self.panels).numpy().reshape(PRODUCTS, -1, deep, self._columns)
         squares = -(-rows // SQUARE) * -(-cols // SQUARE)
         chunk = min(squares, max(LEAST_CHUNK, CHUNK_BYTES // (PRODUCTS * FLOAT_BYTES * (deep + width))))
-        chunk = -(-chunk // block_rows) * block_rows
+        chunk = -(-chunk // self._block_rows) * self._block_rows
         way_out = (
             bias, np.float32(0 if self.relu else -np.inf),
             np.zeros(LANES, np.float32) if plus is None else plus.reshape(-1), plus is not None, out,

@@ -145,8 +145,9 @@ def test_not_a_number_stays_one() -> None:
 def test_weights_are_transformed_by_the_matrix_of_the_paper() -> None:
     rows = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]  # G of F(4, 3), times 24
     g = torch.tensor(rows, dtype=torch.float64) / 24
-    weight = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(0))
-    found = transformed_weights(weight)
+    weight = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    panels = transformed_weights(weight, columns=2).reshape(36, 3, 3, 2)
+    found = panels.transpose(1, 2).reshape(36, 3, 6)  # panels of two of the outputs each, side by side
     for (i, j), plane in PLANES.items():
         wanted = torch.einsum("a,koab,b->ok", g[i], weight.double(), g[j])
         torch.testing.assert_close(found[plane].double(), wanted, rtol=1e-6, atol=1e-7)
