@@ -1,7 +1,8 @@
 """What do two workers of a Dask cluster on this machine cost or gain against a serial run on the same cores?
 
 A U-Net over a scene, from file to maps. The cluster is started before, and both sides have run once on a small scene,
-so that libraries are loaded; what that takes stands beside the figures.
+so that libraries are loaded; what that takes stands beside the figures. Two workers predict one row of tiles twice, of
+19 at 8,192 pixels; with `--side 4096` it is one of 9, and sending the network is a fifteenth of all seconds.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def differing(one: Path, other: Path) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", type=int, default=4096, help="pixels each way")
+    parser.add_argument("--side", type=int, default=8192, help="pixels each way")
     side = parser.parse_args().side
     cores = len(os.sched_getaffinity(0))
     threads = max(1, cores // WORKERS)
