@@ -7,6 +7,7 @@ are. Here each number is one sum, in the order of the depth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import binding, ir
@@ -66,58 +67,41 @@ def _function(module: Any, rows: int, vectors: int) -> Any:
     function.linkage = "internal"
     function.attributes.add("noinline")
     a, a_row, b, out, out_row, depth, count = function.args
-    start, block, loop, end, leave = (function.append_basic_block() for _ in range(5))
-    builder = ir.IRBuilder(start)
-    lines = Lines(builder)
-    fma = cgutils.get_or_insert_function(module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32")
-
-    def number(value: int) -> Any:
-        return ir.Constant(I64, value)
-
-    builder.branch(block)
-    builder.position_at_end(block)
-    row, first, target = (builder.phi(I64) for _ in range(3))
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    done, left, right = (builder.phi(I64) for _ in range(3))
-    sums = [builder.phi(VECTOR) for _ in range(rows * vectors)]
-    found = list(sums)
-    for step in range(STEPS):
-        seen = [
-            lines.load(builder.add(right, number((step * vectors + vector) * VECTOR_BYTES)))
-            for vector in range(vectors)
-        ]  # fmt: skip
-        for i in range(rows):
-            scalar = lines.number(builder.add(lines.place(left, (i, a_row)), number(step * FLOAT_BYTES)))
-            for vector in range(vectors):
-                place = i * vectors + vector
-                found[place] = builder.call(fma, [lines.filled(scalar), seen[vector], found[place]])
-    after = builder.add(done, number(STEPS))
-    moved = builder.add(left, number(STEPS * FLOAT_BYTES)), builder.add(right, number(STEPS * vectors * VECTOR_BYTES))
-    builder.cbranch(builder.icmp_unsigned("<", after, depth), loop, end)
-    for value, before, then in [
-        (done, number(0), after), (left, first, moved[0]), (right, b, moved[1]),
-        *((value, ir.Constant(VECTOR, [0.0] * LANES), then) for value, then in zip(sums, found, strict=True)),
-    ]:  # fmt: skip
-        value.add_incoming(before, block)
-        value.add_incoming(then, loop)
-    builder.position_at_end(end)
-    for i in range(rows):
-        for vector in range(vectors):
-            there = builder.add(lines.place(target, (i, out_row)), number(vector * VECTOR_BYTES))
-            lines.store(found[i * vectors + vector], there)
-    next_row = builder.add(row, number(rows))
-    further = builder.icmp_unsigned("<", next_row, count)
-    for value, before, then in [
-        (row, number(0), next_row), (first, a, lines.place(first, (rows, a_row))),
-        (target, out, lines.place(target, (rows, out_row))),
-    ]:  # fmt: skip
-        value.add_incoming(before, start)
-        value.add_incoming(then, end)
-    builder.cbranch(further, block, leave)
-    builder.position_at_end(leave)
+    builder = ir.IRBuilder(function.append_basic_block())
+    lines, size = Lines(builder), ir.Constant(I64, rows)
+    sums = [[builder.alloca(VECTOR) for _ in range(vectors)] for _ in range(rows)]  # which become registers
+    blocks = builder.udiv(builder.add(count, ir.Constant(I64, rows - 1)), size)
+    with cgutils.for_range(builder, blocks) as block:
+        row = builder.mul(block.index, size)
+        for place in (place for line in sums for place in line):
+            builder.store(ir.Constant(VECTOR, [0.0] * LANES), place)
+        first = builder.add(a, builder.mul(row, a_row))
+        with cgutils.for_range(builder, builder.udiv(depth, ir.Constant(I64, STEPS))) as loop:
+            left, right = (
+                lines.place(start, (step, loop.index))
+                for start, step in ((first, STEPS * FLOAT_BYTES), (b, STEPS * vectors * VECTOR_BYTES))
+            )
+            for step in range(STEPS):
+                _add_products(lines, lines.past(left, step * FLOAT_BYTES), a_row,
+                              lines.past(right, step * vectors * VECTOR_BYTES), sums)  # fmt: skip
+        target = builder.add(out, builder.mul(row, out_row))
+        for i, line in enumerate(sums):
+            for vector, place in enumerate(line):
+                there = lines.past(lines.place(target, (i, out_row)), vector * VECTOR_BYTES)
+                lines.store(builder.load(place), there)
     builder.ret_void()
     return function
+
+
+def _add_products(lines: Lines, left: Any, a_row: Any, right: Any, sums: Sequence[Sequence[Any]]) -> None:
+    """Add the products of a column of a block, `a_row` bytes from number to number, with a row of the panel."""
+    builder = lines.builder
+    fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32")
+    seen = [lines.load(lines.past(right, vector * VECTOR_BYTES)) for vector in range(len(sums[0]))]
+    for i, line in enumerate(sums):
+        scalar = lines.filled(lines.number(lines.place(left, (i, a_row))))
+        for place, values in zip(line, seen, strict=True):
+            builder.store(builder.call(fma, [scalar, values, builder.load(place)]), place)
 
 
 wide_rows: Any = rows_of(WIDE_ROWS, WIDE_VECTORS)

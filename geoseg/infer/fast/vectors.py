@@ -86,6 +86,10 @@ class Lines:
         """Put a vector at an address."""
         self.builder.store(value, self.builder.inttoptr(address, VECTOR.as_pointer()), align=FLOAT_BYTES)
 
+    def past(self, base: Any, count: int) -> Any:
+        """The address so many bytes behind another."""
+        return self.builder.add(base, ir.Constant(I64, count))
+
     def place(self, base: Any, *steps: tuple[int, Any]) -> Any:
         """An address: a base, and a number of times a stride for each step."""
         for count, stride in steps:
