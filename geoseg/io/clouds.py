@@ -265,8 +265,11 @@ def masked(source: Source, mask: Source, spec: MaskSpec) -> Masked:
         raise BandError(
             f"a mask needs one band, this has [{', '.join(mask.bands)}]; choose with mask: {{path: ..., select: [1]}}"
         )
-    rule = rule_of(spec, mask)
-    return Masked(source, by_nearest(mask, codes=_meant(source, mask, spec, rule)), rule)
+    # A scale is that of the image where the mask is one of its bands; a probability in a file of its own may have one.
+    own = spec.band is None
+    rule = rule_of(spec, mask if own else by_nearest(mask, codes=range(0)))
+    scaled = own and rule.kind == "probability"
+    return Masked(source, by_nearest(mask, codes=_meant(source, mask, spec, rule), scaled=scaled), rule)
 
 
 def _meant(source: Source, mask: Source, spec: MaskSpec, rule: MaskRule) -> range:
@@ -299,13 +302,13 @@ def _say_that_zero_is_nodata(files: tuple[str, ...]) -> None:
 
 
 def _nodata_of(source: Source) -> set[float]:
-    """What the files of `source` call nodata; of a mosaic what its first says."""
+    """What the files of `source` call nodata."""
     if isinstance(source, GdalSource):
         return {band.nodata for band in source.facts.bands if band.nodata is not None}
     if isinstance(source, XarraySource):
-        return {value for value in source.cube.pieces[0].nodata if value is not None}
+        return {value for piece in source.cube.pieces for value in piece.nodata if value is not None}
     if isinstance(source, Mosaic | BandStack):
-        return _nodata_of(source.members[0])
+        return set().union(*map(_nodata_of, source.members))
     return _nodata_of(source.source) if isinstance(source, Picked | Masked) else set()
 
 
@@ -318,19 +321,20 @@ def pick_bands(source: Source, positions: Sequence[int], names: Sequence[str]) -
     return found
 
 
-def by_nearest(source: Source, *, codes: range | None = None) -> Source:
+def by_nearest(source: Source, *, codes: range | None = None, scaled: bool = False) -> Source:
     """`source` read by nearest neighbour.
 
     Args:
         source: What is read. Sources of other packages are read as they are.
         codes: Its values are codes: they are not scaled, and what a file calls nodata is passed over where it is one of
             these codes. A file of many bands often has one nodata for all, and 0 may be clear land in its mask.
+        scaled: The codes are scaled all the same, as shares of which a file holds percent.
     """
     if isinstance(source, GdalSource):
-        return _file_by_nearest(source, codes)
+        return _file_by_nearest(source, codes, scaled=scaled)
     if isinstance(source, XarraySource):
-        return source.nearest(codes)
-    inner = partial(by_nearest, codes=codes)
+        return source.nearest(codes, scaled=scaled)
+    inner = partial(by_nearest, codes=codes, scaled=scaled)
     if isinstance(source, Mosaic):
         return replace(source, members=tuple(map(inner, source.members)), resampling="nearest")
     if isinstance(source, BandStack):
@@ -353,9 +357,10 @@ def roughly(source: Source) -> Source:
     return source
 
 
-def _file_by_nearest(source: GdalSource, codes: range | None) -> GdalSource:
+def _file_by_nearest(source: GdalSource, codes: range | None, *, scaled: bool) -> GdalSource:
     found = replace(source, resampling="nearest")
     if codes is None:
         return found
     meant = any(is_code(band.nodata, codes) for band in source.facts.bands)
-    return replace(found, scale=1.0, offset=0.0, nodata=NO_NODATA if meant else source.nodata)
+    found = replace(found, nodata=NO_NODATA if meant else source.nodata)
+    return found if scaled else replace(found, scale=1.0, offset=0.0)

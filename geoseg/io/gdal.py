@@ -140,7 +140,7 @@ class GdalSource:
             found = overview(self.path, position, factor) if max(lattice.factors) >= factor > 1 else None
             if found is None or not found.fits(lattice):
                 continue
-            if self.rough or holds_means(self.path, found, self.facts.bands[0].index):
+            if self.rough or holds_means(self.path, found, (band.index for band in self.facts.bands)):
                 return found
         return self._own
 

@@ -16,6 +16,8 @@ from geoseg.io.resample import Patch, sample_box
 from geoseg.tiling import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from geoseg.io.grids import Lattice
@@ -88,22 +90,24 @@ def _overview(path: str, _key: Any, position: int, factor: int) -> Level | None:
     return Level(position, factor, tuple(coarse.shape), tuple(fine.shape))
 
 
-def holds_means(path: str, level: Level, index: int) -> bool:
-    """Whether band `index` of an overview holds means: as it says itself, else as a place in it shows.
+def holds_means(path: str, level: Level, indexes: Iterable[int]) -> bool:
+    """Whether an overview holds means: as the first of the bands `indexes` says that can tell, or a place in it shows.
 
-    To be used within `gdal(path)`. What cannot be read for that is not taken for means, until it can be.
+    To be used within `gdal(path)`. What cannot be read for that is not taken for means, until it can be. Where no band
+    tells, for none varies, there is nothing to be lost.
     """
     if level.position is None:
         return False
     try:
-        return _holds_means(path, file_key(path), level.position, index)
+        told = (_holds_means(path, file_key(path), level.position, index) for index in indexes)
+        return next((found for found in told if found is not None), True)
     except (*GDAL_ERRORS, ReadError):
         forget(path)
         return False
 
 
 @lru_cache(maxsize=4096)
-def _holds_means(path: str, _key: Any, position: int, index: int) -> bool:
+def _holds_means(path: str, _key: Any, position: int, index: int) -> bool | None:
     fine, coarse = dataset(path), dataset(path, overview=position)
     said = coarse.tags(index).get("RESAMPLING")
     if said is not None:
@@ -113,7 +117,7 @@ def _holds_means(path: str, _key: Any, position: int, index: int) -> bool:
     if shown is None:
         roughest = _around(_roughest(coarse, index), coarse.shape, _side(fine, coarse))
         shown = _are_means(fine, coarse, index, roughest)
-    return shown is not False
+    return shown
 
 
 def _are_means(fine: Any, coarse: Any, index: int, window: Window) -> bool | None:

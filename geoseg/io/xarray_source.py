@@ -110,12 +110,14 @@ class XarraySource:
             called[number - 1] = name
         return replace(self, options=replace(self.options, names=tuple(called), chosen=tuple(numbers)))
 
-    def nearest(self, codes: range | None = None) -> XarraySource:
-        """The same, read by nearest neighbour; where values are `codes`, not scaled, and no code is nodata."""
+    def nearest(self, codes: range | None = None, *, scaled: bool = False) -> XarraySource:
+        """The same, read by nearest neighbour; where values are `codes`, no code is nodata, and unless `scaled` raw."""
         if codes is None:
             return replace(self, resampling="nearest")
         meant = any(is_code(value, codes) for piece in self.cube.pieces for value in piece.nodata)
-        options = replace(self.options, scale=1.0, offset=0.0, nodata=NO_NODATA if meant else self.options.nodata)
+        options = replace(self.options, nodata=NO_NODATA if meant else self.options.nodata)
+        if not scaled:
+            options = replace(options, scale=1.0, offset=0.0)
         return replace(self, options=options, resampling="nearest")
 
     def read(self, geobox: GeoBox) -> Raster:

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import rasterio
 import yaml
 from affine import Affine
 from hypothesis import given
@@ -173,6 +174,27 @@ def test_clear_land_that_a_file_calls_nodata_is_clear_land_unless_the_user_says_
     assert found.read(found.geobox).valid[0].tolist() == [True, True, False, False]
     found = open_source({"path": image, "mask": {"path": mask, "nodata": 0}})
     assert found.read(found.geobox).valid[0].tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("above", [0.5, 50])
+def test_probabilities_are_held_against_the_threshold_as_their_file_scales_them(write_tif, above):
+    image = write_tif("image.tif", np.ones((1, 4), "uint8"))
+    mask = mask_of(write_tif, np.array([[0, 5, 60, 100]], "uint8"), "cldprb.tif")
+    if above < 1:
+        with rasterio.open(mask, "r+") as file:
+            file.scales = (0.01,)
+    found = open_source({"path": image, "mask": {"path": mask, "above": above}})
+    assert found.read(found.geobox).valid[0].tolist() == [True, True, False, False]
+
+
+def test_the_nodata_of_a_masks_files_counts_whichever_comes_first(write_tif):
+    image = write_tif("image.tif", np.ones((1, 8), "uint8"))
+    left = mask_of(write_tif, np.array([[1, 0, 1, 0]], "uint8"), "left.tif")
+    right = write_tif("right.tif", np.array([[1, 0, 1, 0]], "uint8"), nodata=1, affine=UTM @ Affine.translation(4, 0))
+    for order in ([left, right], [right, left]):
+        mask = {"mosaic": order, "kind": "values", "keep": [1]}
+        found = open_source({"path": image, "mask": mask})
+        assert found.read(found.geobox).valid[0].tolist() == [True, False] * 4
 
 
 # -- a band of the image -----------------------------------------------------------------------------------------------

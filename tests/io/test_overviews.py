@@ -92,6 +92,17 @@ def test_what_overviews_hold_is_looked_at_where_the_image_is_roughest(with_overv
     assert np.abs(found - means(pixels, 16)).max() <= 0.5
 
 
+@pytest.mark.parametrize("method", [Resampling.nearest, Resampling.average])
+def test_of_several_bands_the_first_that_varies_tells_what_overviews_hold(with_overviews, decoded, method):
+    pixels = textured((512, 512))
+    few = np.random.default_rng(0).integers(0, 2, pixels.shape).astype("uint8")
+    bands = np.stack([np.ones_like(pixels), few, pixels])
+    source = GdalSource(with_overviews(bands, [8], method, said=False))
+    found = source.read(coarse(pixels.shape, 8)).pixels[2]
+    assert set(decoded) == ({1} if method == Resampling.nearest else {8})
+    assert np.abs(found - means(pixels, 8)).max() <= 0.51
+
+
 def test_gaussian_weights_of_a_few_pixels_are_no_means(with_overviews, decoded):
     pixels = textured((256, 256))
     path = with_overviews(pixels, [2, 4], Resampling.average)
