@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from geoseg.infer.devices import has_bf16_tiles
 from geoseg.infer.fast.graphs import UNDRAWABLE, simplified
+from geoseg.infer.fast.products import target_has
 from geoseg.infer.fast.winograd import can_be_fast
 from geoseg.models.card import ModelCard
 
@@ -46,8 +47,9 @@ def ready(
 
 
 def by_winograd(device: torch.device, *, compiled: bool, precision: str) -> bool:
-    """Whether convolutions of 3 x 3 pixels are done by Winograd's filtering."""
-    return device.type == "cpu" and precision == "fp32" and not compiled and platform.machine() in X86
+    """Whether convolutions of 3 x 3 pixels are done by Winograd's filtering: not where each product is a call."""
+    suited = platform.machine() in X86 and target_has("fma")
+    return device.type == "cpu" and precision == "fp32" and not compiled and suited
 
 
 def outruns_bf16(network: nn.Module, device: torch.device, *, bands: int, compiled: bool) -> bool:
@@ -64,7 +66,10 @@ def outruns_bf16(network: nn.Module, device: torch.device, *, bands: int, compil
         multiplied[can_be_fast(layer)] += pixels.numel() * layer.weight[0].numel()
 
     layers = [layer for layer in network.modules() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
-    if not any(can_be_fast(layer) for layer in layers):
+    attention = any(
+        isinstance(layer, (nn.MultiheadAttention, nn.TransformerEncoderLayer)) for layer in network.modules()
+    )
+    if attention or not any(can_be_fast(layer) for layer in layers):  # that attention calls none of its layers
         return False
     held = [layer.register_forward_hook(count) for layer in layers]
     try:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -200,7 +200,11 @@ class TorchPredictor:
         if self.device.type == "cuda":
             return self._fit_on_gpu(model_shape, search=search)
         self.batch_tiles = max(1, min(self.batch_tiles, tiles))
-        one = self._bytes_a_tile(model_shape, self.batch_tiles if self._given[5] else 1)
+        first = self.batch_tiles if self._given[5] else 1
+        with _on_threads(1 if self._lanes > 1 else torch.get_num_threads()):
+            one = self._bytes_a_tile(model_shape, first)
+        if one * self._lanes > memory_bytes:  # then there are fewer lanes, of several threads each
+            one = self._bytes_a_tile(model_shape, first)
         if self.batch_tiles > 1 and one * self.batch_tiles <= memory_bytes:  # else it is refused, and not tried
             one = self._bytes_a_tile(model_shape, self.batch_tiles)
         self._most_lanes = max(1, memory_bytes // (one * self.batch_tiles))
@@ -371,6 +375,17 @@ class TorchPredictor:
     def _autocast(self) -> AbstractContextManager[Any]:
         half = HALF.get(self.precision)
         return nullcontext() if half is None else torch.autocast(self.device.type, half)
+
+
+@contextmanager
+def _on_threads(count: int) -> Iterator[None]:
+    """Torch computes on so many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -405,11 +405,23 @@ def test_auto_is_fp32_where_bf16_gains_less_than_winograd(
 ) -> None:
     monkeypatch.setattr(devices, "has_bf16", lambda _: True)
     monkeypatch.setattr(network, "has_bf16_tiles", lambda _: tiles_of_bf16)
+    monkeypatch.setattr(network, "target_has", lambda _: True)
     model = create_model(ModelSpec(bands=2, classes=2, decoder=decoder, encoder=encoder)).eval()
     used = predictor(model)
     assert used.precision == wanted
     assert predictor(model, precision="bf16").precision == "bf16"
     assert pickle.loads(pickle.dumps(used)).precision == wanted  # noqa: S301
+
+
+def test_attention_that_calls_none_of_its_layers_leaves_auto_at_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "has_bf16_tiles", lambda _: False)
+    monkeypatch.setattr(network, "target_has", lambda _: True)
+    layers = [nn.Conv2d(2, 16, 1), nn.Conv2d(16, 16, 3, padding=1)]
+    assert network.outruns_bf16(nn.Sequential(*layers), CPU, bands=2, compiled=False) == (
+        platform.machine() in network.X86
+    )
+    layers[0].beside = nn.MultiheadAttention(16, 2)
+    assert not network.outruns_bf16(nn.Sequential(*layers), CPU, bands=2, compiled=False)
 
 
 @pytest.mark.parametrize(("gain", "wanted"), [(1e-4, "fp32"), (9.0, "bf16")])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -22,9 +22,18 @@ VECTOR_BYTES = LANES * FLOAT_BYTES
 STEPS = 4
 """Of the depth, how much is unrolled; a depth is a multiple of `LANES`."""
 
+
+def target_has(feature: str) -> bool:
+    """Whether what is compiled is for a processor with a feature, such as `fma`: this one, unless numba is told."""
+    told: str | None = getattr(config, "CPU_FEATURES", None)
+    if told is None:
+        return bool(binding.get_host_cpu_features().get(feature))
+    return f"+{feature}" in told.split(",")
+
+
 # Enough sums at once to keep the multipliers busy, few enough to lie in registers with what is multiplied. Processors
 # with 512 bits have 32 of them, of a vector each; others 16, of half a vector (or the like: ARM 32, of a quarter).
-WIDE_ROWS, WIDE_VECTORS, NARROW_ROWS = (8, 2, 16) if binding.get_host_cpu_features().get("avx512f") else (6, 1, 6)
+WIDE_ROWS, WIDE_VECTORS, NARROW_ROWS = (8, 2, 16) if target_has("avx512f") else (6, 1, 6)
 """Rows of a block that is `WIDE_VECTORS` wide, and of one that is a vector wide."""
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import cast
 
 import numpy as np
@@ -130,12 +128,8 @@ class FastConv(nn.Module):
         more = None if plus is None else plus.permute(0, 2, 3, 1).contiguous().numpy()
         out = torch.empty(sources[0].shape[0], rows, cols, len(cast("Tensor", self.bias)))
         for number, target in enumerate(out.numpy()):
-            table, channel = [], 0
-            for source in self._order:
-                pixels = images[source][number]
-                table.append((pixels.ctypes.data, *pixels.shape, self.doubled[source], channel))
-                channel += self.widths[source]
-            self._convolve(np.array(table, np.int64), target, None if more is None else more[number])
+            pixels = [images[source][number] for source in self._order]
+            self._convolve(pixels, target, None if more is None else more[number])
         return out[..., : self.layer.out_channels].permute(0, 3, 1, 2)
 
     def _size(self, sources: Sequence[Tensor], size: Sequence[int] | None) -> tuple[int, int]:
@@ -167,9 +161,9 @@ class FastConv(nn.Module):
         return functional.relu(found) if self.relu else found
 
     def _convolve(
-        self, images: NDArray[np.int64], out: NDArray[np.float32], plus: NDArray[np.float32] | None
+        self, pixels: Sequence[NDArray[np.float32]], out: NDArray[np.float32], plus: NDArray[np.float32] | None
     ) -> None:  # fmt: skip
-        """One image into `out (row, col, channel)`; `images` as for `convolve`."""
+        """One image, `(row, col, channel)` of each source in the order of the weights, into one of the same kind."""
         rows, cols, width = out.shape
         bias, deep = cast("Tensor", self.bias).numpy(), sum(self.widths)
         panels = cast("Tensor", self.panels).numpy().reshape(PRODUCTS, -1, deep, self._columns)
@@ -183,22 +177,43 @@ class FastConv(nn.Module):
 
         def work(begin: int, end: int) -> None:
             given, made = _planes("given", chunk, deep), _planes("made", chunk, width)
-            convolve(begin, end, images, panels, self._plain_from, given, made, *way_out)
+            convolve(begin, end, self._table(pixels), panels, self._plain_from, given, made, *way_out)
 
-        threads = min(torch.get_num_threads(), -(-squares // chunk))
-        if threads == 1:
-            work(0, squares)
-            return
-        share = -(-squares // (chunk * threads)) * chunk
-        parts = [(begin, min(squares, begin + share)) for begin in range(0, squares, share)]
-        deque(_pool(os.getpid(), threads).map(work, *zip(*parts, strict=True)), maxlen=0)
+        _in_parts(work, squares, chunk)
+
+    def _table(self, pixels: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
+        """The images as `convolve` takes them; their memory is theirs who hold the pixels."""
+        firsts = np.cumsum([0, *(self.widths[source] for source in self._order)])
+        return np.array(
+            [
+                (image.ctypes.data, *image.shape, self.doubled[source], first)
+                for source, image, first in zip(self._order, pixels, firsts, strict=False)
+            ],
+            np.int64,
+        )
 
 
-@lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads for the parts of an image; keyed by process, for a fork leaves them behind."""
-    del process
-    return ThreadPoolExecutor(threads, "geoseg-convolution")
+def _in_parts(work: Callable[[int, int], None], squares: int, chunk: int) -> None:
+    """Have squares worked through, in parts of whole chunks, by as many threads as torch has; this one is of them."""
+    threads = torch.get_num_threads()
+    share = -(-squares // (chunk * threads)) * chunk
+    parts = [(begin, min(squares, begin + share)) for begin in range(0, squares, share)]
+    others = [_helpers(threads - 1).submit(work, *part) for part in parts[1:]]
+    try:
+        work(*parts[0])
+    finally:
+        wait(others)  # whatever happens: they are at work on arrays of the caller
+    for other in others:
+        other.result()
+
+
+def _helpers(count: int) -> ThreadPoolExecutor:
+    """Threads beside the calling one, which has them for itself; a fork leaves them behind."""
+    key, held = (os.getpid(), count), getattr(_scratch, "helpers", None)
+    if held is None or held[0] != key:
+        held = key, ThreadPoolExecutor(count, "geoseg-convolution")
+        _scratch.helpers = held
+    return cast("ThreadPoolExecutor", held[1])
 
 
 def _planes(name: str, count: int, channels: int) -> NDArray[np.float32]:

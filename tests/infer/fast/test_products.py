@@ -19,6 +19,7 @@ from geoseg.infer.fast.products import (
     block_shape,
     narrow_rows,
     rows_of,
+    target_has,
     wide_rows,
 )
 from geoseg.infer.fast.vectors import LANES
@@ -68,6 +69,12 @@ def test_a_product_is_the_one_by_numpy(  # noqa: PLR0917 - drawn by hypothesis
     size = np.concatenate([np.abs(a[:, :depth]).astype(np.float64) @ np.abs(panel) for panel in b], axis=1)
     assert (np.abs(out[:-1] - wanted) <= 1e-6 * size + 1e-12).all()
     assert np.isnan(out[-1]).all(), "nothing is written behind the last block"
+
+
+@pytest.mark.parametrize(("told", "has"), [("+avx2,+fma", True), ("-fma", False), ("", False)])
+def test_what_numba_is_told_of_a_processor_counts(monkeypatch: pytest.MonkeyPatch, told: str, has: bool) -> None:
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", told)
+    assert target_has("fma") is has
 
 
 @pytest.mark.parametrize("width", [16, 32, 48, 64, 96, 160])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geoseg.infer.fast import winograd
 from geoseg.infer.fast.vectors import BUSY_PLANES, PLANES
 from geoseg.infer.fast.winograd import FastConv, can_be_fast, transformed_weights
 
@@ -105,6 +107,27 @@ def test_an_image_has_the_same_bits_on_any_number_of_threads(deep: int, width: i
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+def test_nobody_leaves_while_others_are_at_work_on_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go by addresses: what is let go under them ends the process."""
+    fast, (image,), done = FastConv(convolution(64, 64, seed=3)), images(1, [(64, 150, 160)], 4), []
+
+    def interrupted(begin: int, *_: Any) -> None:
+        if begin == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.1)
+        done.append(begin)
+
+    monkeypatch.setattr(winograd, "convolve", interrupted)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with torch.inference_mode(), pytest.raises(KeyboardInterrupt):
+            fast(image)
+    finally:
+        torch.set_num_threads(before)
+    assert len(done) == 2
 
 
 def test_a_square_hangs_on_its_surroundings_alone() -> None:
