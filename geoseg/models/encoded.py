@@ -25,7 +25,7 @@ from geoseg.models.backbones import (
 from geoseg.models.memory import without_memory
 from geoseg.models.networks.decoders import DPT, NETWORKS
 from geoseg.models.networks.timm_facts import sides_of, timm_strides
-from geoseg.models.pretrained.loading import load_weights
+from geoseg.models.pretrained.loading import core_of, load_weights
 from geoseg.models.pretrained.sources import PACKAGES, Pretrained, packaged, published, read_tensors
 from geoseg.models.spec import ModelSpec
 from geoseg.models.wavelengths import COMMON, band_wavelengths
@@ -100,7 +100,7 @@ def _of_library(spec: ModelSpec, weights: str) -> Pretrained:
     option = weights_option(encoder_name(spec.encoder), weights)
     source = replace(spec, bands=len(RGB), wavelengths_um=None)
     try:
-        encoder = _build(source, option).get_submodule("encoder")
+        state = core_of(_build(source, option)).state_dict()
     except OSError as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -108,8 +108,7 @@ def _of_library(spec: ModelSpec, weights: str) -> Pretrained:
             f"{_way_around(spec, weights)}or leave model.weights out"
         ) from error
     return Pretrained(
-        state=encoder.state_dict(), where=f"the weights '{weights}'", bands=RGB, wavelengths_um=wavelengths,
-        own_names=True,
+        state=state, where=f"the weights '{weights}'", bands=RGB, wavelengths_um=wavelengths, own_names=True,
     )  # fmt: skip
 
 

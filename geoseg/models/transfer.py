@@ -16,7 +16,7 @@ from geoseg.errors import InputError
 from geoseg.models.build import on_nothing
 from geoseg.models.card import ModelCard, read_card
 from geoseg.models.file import load_model
-from geoseg.models.pretrained.first_layer import adapt_first_layer, band_mixing, is_same_band
+from geoseg.models.pretrained.first_layer import adapt_encoder, band_mixing, is_same_band
 from geoseg.models.pretrained.scaling import FAR
 from geoseg.models.spec import ModelSpec
 
@@ -190,7 +190,10 @@ def _with_bands(tensor: Tensor, wanted: Tensor, match: Match) -> Tensor:
         return tensor
     if match.band_names is None and len(old) == len(new):
         return tensor
-    return adapt_first_layer(tensor, old, new, source_names=match.card.band_names, target_names=match.band_names)
+    return adapt_encoder(
+        tensor, old, new, encoder=match.spec.encoder, source_names=match.card.band_names,
+        target_names=match.band_names,
+    )  # fmt: skip
 
 
 def _with_classes(tensor: Tensor, wanted: Tensor, axes: tuple[int, ...], kept: tuple[tuple[int, int], ...]) -> Tensor:

@@ -7,7 +7,7 @@ from torch import nn
 
 from geoseg.errors import InputError, MissingInputError, ReadError
 from geoseg.models.build import create_model
-from geoseg.models.pretrained.first_layer import adapt_first_layer
+from geoseg.models.pretrained.first_layer import adapt_encoder, adapt_first_layer
 from geoseg.models.spec import ModelSpec
 from geoseg.models.wavelengths import band_wavelengths
 
@@ -86,6 +86,39 @@ def test_patches_that_are_seen_pixel_by_pixel_are_mixed_band_by_band(tmp_path):
     new = network.encoder.trunk.core.embeds.proj.weight.unflatten(1, (-1, 4))
     torch.testing.assert_close(new[..., :3], 0.75 * old.flip(2))  # the weights are of red, green and blue
     torch.testing.assert_close(new[..., 3], 0.75 * old[..., 0])  # near infrared lies beside red
+
+
+@pytest.mark.parametrize(("encoder", "side"), [("resnet18", 1), ("tu-naflexvit_base_patch16_gap", 4), ("tresnet_m", 4)])
+def test_bands_in_another_order_give_the_same_whatever_order_an_encoder_has_their_pixels_in(encoder, side):
+    """By the definition of each: a layer over squares of pixels, which stand one after the other in its channels."""
+    order, generator = [2, 0, 1], torch.Generator().manual_seed(0)
+    weight = torch.randn(5, side * side * 3, 3, 3, generator=generator)
+    image = torch.randn(2, 3, 8 * side, 8 * side, generator=generator)
+    um = torch.tensor([0.66, 0.56, 0.49])
+
+    def layer(weight, image):
+        squares = image.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (n, band, row, i, col, j)
+        return torch.conv2d(squares.permute(0, 3, 5, 1, 2, 4).flatten(1, 3), weight)
+
+    adapted = adapt_encoder(weight, um.tolist(), um[order].tolist(), encoder=encoder)
+    torch.testing.assert_close(layer(adapted, image[:, order]), layer(weight, image), rtol=1e-4, atol=1e-4)
+
+
+def test_tresnets_squares_are_those_of_timm():
+    from timm.layers import SpaceToDepth
+
+    image = torch.arange(2 * 3 * 64.0).reshape(2, 3, 8, 8)
+    squares = image.unflatten(3, (-1, 4)).unflatten(2, (-1, 4)).permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+    assert torch.equal(SpaceToDepth()(image), squares)
+
+
+@pytest.mark.parametrize("bands", [2, 4])
+def test_weights_of_an_encoder_over_squares_of_pixels_take_other_bands(tmp_path, bands):
+    torch.save(timm.create_model("tresnet_m", num_classes=0).state_dict(), tmp_path / "a.pth")
+    names = ["blue", "green", "red", "nir"][:bands]
+    made = spec("tresnet_m", bands=bands, wavelengths_um=band_wavelengths(names))
+    network = create_model(made, weights=str(tmp_path / "a.pth"), band_names=names)
+    assert network(torch.zeros(1, bands, 64, 64)).shape == (1, 2, 64, 64)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):

@@ -318,6 +318,44 @@ def test_imagenets_kernels_follow_the_wavelengths(monkeypatch):
     torch.testing.assert_close(found["nir", "red", "green"], kernels[:, [0, 0, 1]])  # no nearer one than red
 
 
+@pytest.mark.parametrize(
+    "encoder", ["resnet18", "tu-resnet18", "convnext_atto", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
+)
+def test_weights_of_imagenet_come_to_encoders_of_either_library(monkeypatch, encoder):
+    def loaded(model, *_, **__):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(0.125)
+
+    def downloaded(*_, **__):
+        return {name: torch.full_like(part, 0.125) for name, part in timm.create_model("resnet18").state_dict().items()}
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", loaded)
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", lambda *_, **__: "weights")
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.load_file", downloaded)
+    made = create_model(spec_of(encoder, bands=4), weights="imagenet", band_names=["red", "green", "blue", "nir"])
+    others = [part for part in core_of(made).parameters() if not (part == 0.125).all()]
+    assert [part.shape[1] for part in others] in ([], [4])  # the first layer, where its kernels were made less for it
+
+
+def test_bands_that_nothing_is_known_of_take_the_weights_in_order_with_a_warning(monkeypatch, caplog):
+    theirs = timm.create_model("resnet18", num_classes=0).state_dict()
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", lambda *_, **__: "weights")
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.load_file", lambda *_, **__: dict(theirs))
+    kernels, found = theirs["conv1.weight"], {}
+    for bands in (("band1", "band2", "band3"), ("band1", "band2", "red", "green")):
+        caplog.clear()
+        made = create_model(spec_of("resnet18", bands=len(bands)), weights="imagenet", band_names=bands)
+        found[bands] = made.encoder.conv1.weight, caplog.text
+    weight, said = found["band1", "band2", "band3"]
+    assert torch.equal(weight, kernels)
+    assert "3 bands are taken for band1, band2, band3 in order" in said
+    weight, said = found["band1", "band2", "red", "green"]
+    torch.testing.assert_close(weight[:, 0], 0.75 * kernels.mean(1))
+    torch.testing.assert_close(weight[:, 2:], 0.75 * kernels[:, :2])
+    assert "band1, band2: nothing says where in the spectrum" in said
+
+
 @pytest.mark.parametrize(("unit", "scale"), [(None, 10000.0), ("reflectance*5000", 5000.0), ("none", None)])
 def test_a_task_normalises_as_its_weights_expect(cache, unit, scale):
     """Those of MoCo were trained on reflectance with neither mean nor deviation taken off."""

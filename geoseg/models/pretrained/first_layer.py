@@ -12,6 +12,34 @@ FARTHEST = 1.5
 """A band whose wavelength is more than this times that of every source band, or less than 1/this, has no neighbour."""
 
 
+BANDS_INNERMOST = ("naflexvit", "tresnet")
+"""Encoders whose first layer sees squares of pixels, one pixel after the other, the bands of each side by side."""
+
+
+def adapt_encoder(
+    weight: Tensor,
+    source_um: Sequence[float | None],
+    target_um: Sequence[float | None],
+    *,
+    encoder: str,
+    source_names: Sequence[str] | None = None,
+    target_names: Sequence[str] | None = None,
+) -> Tensor:
+    """`adapt_first_layer` of the first layer of an encoder of that name, in whatever order its channels are."""
+    names = {"source_names": source_names, "target_names": target_names}
+    inner = weight.shape[1] // len(source_um)
+    if inner == 1 or not encoder.removeprefix("tu-").startswith(BANDS_INNERMOST):
+        return adapt_first_layer(weight, source_um, target_um, **names)
+    outermost = _swapped(weight, len(source_um))
+    return _swapped(adapt_first_layer(outermost, source_um, target_um, **names), inner)
+
+
+def _swapped(weight: Tensor, last: int) -> Tensor:
+    """A weight `(out, a * last, ...)` as `(out, last * a, ...)`."""
+    shape = weight.shape
+    return weight.reshape(len(weight), -1, last, *shape[2:]).transpose(1, 2).reshape(shape)
+
+
 def adapt_first_layer(
     weight: Tensor,
     source_um: Sequence[float | None],
@@ -28,21 +56,20 @@ def adapt_first_layer(
     timm does for grey images (Wightman 2019, `adapt_input_conv`).
 
     Args:
-        weight: `(out, band, ...)`, or `(out, band * pixel)` for a linear layer over patches, band by band.
+        weight: `(out, band, ...)`, or `(out, band * pixel, ...)` for a layer over squares of pixels, band by band.
         source_um: Wavelengths in micrometres of the bands it was trained on, None where unknown.
         target_um: Those of the bands it is to take.
         source_names: Names of the source bands.
         target_names: Names of the target bands.
 
     Returns:
-        `(out, target band, ...)`; the weight itself where the bands are the same.
+        `(out, target band, ...)`, or `(out, target band * pixel, ...)`; the weight itself where the bands are the same.
     """
     mixing, _ = band_mixing(source_um, target_um, source_names=source_names, target_names=target_names)
     shares = mixing.to(weight) * (len(source_um) / len(target_um))
     kernels = weight.reshape(len(weight), len(source_um), -1)
     adapted = torch.einsum("ts,osp->otp", shares, kernels)
-    shape = weight.shape[2:]
-    return adapted.reshape(len(weight), len(target_um), *shape) if len(shape) else adapted.flatten(1)
+    return adapted.reshape(len(weight), -1, *weight.shape[2:])
 
 
 def band_mixing(

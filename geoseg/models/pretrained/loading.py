@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from geoseg.errors import InputError
 from geoseg.models.pretrained.catalog import is_radar
-from geoseg.models.pretrained.first_layer import adapt_first_layer
+from geoseg.models.pretrained.first_layer import adapt_encoder, band_mixing
 from geoseg.models.pretrained.layouts import in_timms_names
 from geoseg.models.pretrained.sources import USUAL, Pretrained, tensors_in
 from geoseg.models.spec import ModelSpec
@@ -21,9 +21,6 @@ from geoseg.models.wavelengths import band_wavelengths
 logger = logging.getLogger(__name__)
 
 POSITIONS = "pos_embed"
-
-BANDS_LAST = "naflexvit"
-"""Encoders whose first layer sees patches pixel by pixel, the bands of each side by side."""
 
 WRAPPERS = (
     "", "module.", "model.", "backbone.", "encoder.", "encoder.model.", "encoder.trunk.", "encoder.trunk.model.",
@@ -135,27 +132,33 @@ def _adapted(tensor: Tensor, wanted: Tensor, found: Pretrained, spec: ModelSpec,
         source_names = USUAL.get(count)
         source = band_wavelengths(source_names) if source_names else (None,) * count
         if count == spec.bands:  # somebody's own bands, as many as these
-            if (
-                names is not None
-                and source_names is not None
-                and [name.lower() for name in names] != list(source_names)
-            ):
-                logger.warning(
-                    "the weights' %d bands have no names, and are taken for %s in order", count, ", ".join(names)
-                )
+            if names is not None and source_names is not None and _lower(names) != list(source_names):
+                _say_in_order(count, names)
             return tensor
     if spec.wavelengths_um is None and names is None and count == spec.bands:
         return tensor  # nothing is known of these bands, so they are taken to be in order
     target = spec.wavelengths_um or (None,) * spec.bands
-    apart = tensor.ndim == 2 and spec.encoder.removeprefix("tu-").startswith(BANDS_LAST)
-    ordered = _reordered(tensor, count) if apart else tensor
-    adapted = adapt_first_layer(ordered, source, target, source_names=source_names, target_names=names)
-    return _reordered(adapted, per_band) if apart else adapted
+    known = band_mixing(source, target, source_names=source_names, target_names=names)[1].tolist()
+    if not any(known) and count == spec.bands and names is not None:
+        _say_in_order(count, names)
+        return tensor
+    strange = [name for name, is_known in zip(names or (), known, strict=False) if not is_known]
+    if strange:
+        logger.warning(
+            "%s: nothing says where in the spectrum; weights for the mean of all bands are taken", ", ".join(strange)
+        )
+    return adapt_encoder(
+        tensor, source, target, encoder=spec.encoder, source_names=source_names, target_names=names
+    )  # fmt: skip
 
 
-def _reordered(weight: Tensor, inner: int) -> Tensor:
-    """A weight `(out, a * inner)` as `(out, inner * a)`."""
-    return weight.reshape(len(weight), -1, inner).transpose(1, 2).flatten(1)
+def _lower(names: Sequence[str]) -> list[str]:
+    return [name.lower() for name in names]
+
+
+def _say_in_order(count: int, names: Sequence[str]) -> None:
+    logger.warning("the weights' %d bands are taken for %s in order: no name or wavelength pairs them", count,
+                   ", ".join(names))  # fmt: skip
 
 
 def _resized(tensor: Tensor, wanted: Tensor) -> Tensor:
