@@ -121,17 +121,16 @@ class ColorCodes:
     @cached_property
     def _table(self) -> NDArray[np.int64]:
         """The colour of each value of the only band: of the file's colour table, else a grey."""
-        greys = np.arange(256) * 0x010101
         path = getattr(_innermost(self.picture), "path", None)
         if path is None:
-            return greys
+            return _greys()
         with gdal(path):
             opened = dataset(path)
-            if opened.colorinterp[0].name != "palette":
-                return greys
-            for value, (red, green, blue, *_) in opened.colormap(1).items():
-                greys[value] = (red << 16) + (green << 8) + blue
-        return greys
+            colors = _color_table(opened)
+            table = _greys() if colors else _greys(int(opened.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")))
+        for value, (red, green, blue, *_) in colors.items():
+            table[value] = (red << 16) + (green << 8) + blue
+        return table
 
     def _places(self, packed: NDArray[np.int64]) -> NDArray[np.intp]:
         """Position in `colors` of each colour, their number where it is none of them."""
@@ -277,6 +276,27 @@ def _color(key: Any) -> int:
         if len(numbers) == 3 and all(0 <= number <= 255 for number in numbers):
             return (numbers[0] << 16) + (numbers[1] << 8) + numbers[2]
     raise InputError(f'{key!r} is no colour; needed is "#rrggbb" or "red, green, blue" from 0 to 255')
+
+
+def _greys(bits: int = 8) -> NDArray[np.int64]:
+    """The grey of each value, the largest that this many bits hold being white.
+
+    >>> [hex(grey) for grey in _greys(1)[:2]], [hex(grey) for grey in _greys()[1:3]]
+    (['0x0', '0xffffff'], ['0x10101', '0x20202'])
+    """
+    white = 2 ** min(bits, 8) - 1
+    return np.asarray((np.arange(256) * 255 + white // 2) // white).clip(max=255) * 0x010101
+
+
+def _color_table(opened: Any) -> Mapping[int, tuple[int, ...]]:
+    """Colours by value of a file's first band; none where it has no table, though it may say so."""
+    if opened.colorinterp[0].name != "palette":
+        return {}
+    try:
+        found: Mapping[int, tuple[int, ...]] = opened.colormap(1)
+    except ValueError:
+        return {}
+    return found
 
 
 def _channels(packed: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
 
 from geoseg.errors import LegendError
+from geoseg.io.combine import Mosaic
 from geoseg.io.legends import raster_legend
 from geoseg.io.protocol import Source
-from geoseg.io.raster_says import Says, is_unnamed, name_key, together
+from geoseg.io.raster_says import Says, each_says, is_unnamed, name_key, together
 from geoseg.io.stamps import paths_in
 from geoseg.legend import Legend, LegendClass
+from geoseg.raster import Raster
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,63 @@ def _unlabels(each: list[Says], named: Legend | None, legend: Legend) -> bool:
         return False  # they say it of all files
     classes = {code for item in (named or legend).classes for code in codes_of(item)}
     return any(said.unlabelled & classes for said in each)
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Class codes without those that their file calls unlabelled.
+
+    Attributes:
+        source: One band of class codes.
+        codes: Codes that are no class in it.
+    """
+
+    source: Source
+    codes: frozenset[int]
+
+    @property
+    def geobox(self) -> GeoBox:
+        """The source's grid."""
+        return self.source.geobox
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The source's band."""
+        return self.source.bands
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The source's dtype."""
+        return self.source.dtype
+
+    def read(self, geobox: GeoBox) -> Raster:
+        """Codes on `geobox`; those that are no class are invalid."""
+        found = self.source.read(geobox)
+        return replace(found, valid=found.valid & ~np.isin(found.pixels[0], list(self.codes)))
+
+
+def labelled(source: Source, each: list[Says]) -> Source:
+    """The source without pixels that their own file calls unlabelled, where other files call a class by their code.
+
+    Args:
+        source: One band of class codes.
+        each: What each of its files says.
+    """
+    classes = {code for said in each for code in said.class_names}
+    contested = frozenset(classes & {code for said in each for code in said.unlabelled})
+    return _labelled(source, contested) if contested else source
+
+
+def _labelled(source: Any, contested: frozenset[int]) -> Any:
+    """The source, each file of it without those of the codes that it calls unlabelled."""
+    inner = getattr(source, "source", None)
+    if isinstance(source, Mosaic):
+        members = tuple(_labelled(member, contested) for member in source.members)
+        return replace(source, members=members, grid=source.geobox)
+    if isinstance(inner, Mosaic) and source.bands == inner.bands:
+        return replace(source, source=_labelled(inner, contested))
+    own = {code for said in each_says(source) for code in said.unlabelled}
+    return Unlabelled(source, contested & own) if contested & own else source
 
 
 def has_codes(legend: Legend | None) -> bool:

@@ -20,14 +20,9 @@ from geoseg.errors import BandError, InputError, LegendError
 from geoseg.io.clouds import by_nearest
 from geoseg.io.label_colors import read_by_colors
 from geoseg.io.label_layers import are_layers, as_mapping, open_layers
-from geoseg.io.label_names import NamedValues, Wanted, codes_of, free_ignore, has_codes, own_legend
+from geoseg.io.label_names import NamedValues, Wanted, codes_of, free_ignore, has_codes, labelled, own_legend
 from geoseg.io.label_sources import LabelRaster, LabelSource, LabelVector, class_ids, is_text, known, names_in
-from geoseg.io.legends import (
-    legend_of_codes,
-    read_legend,
-    whole_numbers,
-    without,
-)
+from geoseg.io.legends import legend_of_codes, read_legend, whole_numbers, without
 from geoseg.io.polygons import PolygonFile, is_vector
 from geoseg.io.protocol import Source
 from geoseg.io.raster_says import each_says, name_key
@@ -118,8 +113,9 @@ def _passed_on(labels: LabelSource, legend: Legend | None) -> tuple[LabelSource,
     own = labels.legend
     if legend is None or legend == own:
         return labels, own
-    coding = Legend(tuple(replace(legend.by_name(item.name), codes=(item.id,)) for item in own.classes), own.ignore)
-    return LabelRaster(labels, legend, coding), legend
+    items = tuple(replace(legend.by_name(item.name), codes=(item.id,)) for item in own.classes)
+    taken = {*own.ids.tolist(), *(item.id for item in items)}
+    return LabelRaster(labels, legend, Legend(items, free_ignore(own.ignore, taken))), legend
 
 
 def check_overlap(labels: LabelSource, geobox: GeoBox, *, name: object = "the labels") -> None:
@@ -146,7 +142,9 @@ def _open_raster(options: dict[str, Any], wanted: Wanted) -> tuple[LabelSource, 
     if options.get("colors") is None:
         each = each_says(source, told=own is not None or has_codes(wanted.legend))
         unlabelled = frozenset(code for said in each for code in said.unlabelled)
-        written, own = own_legend(source, each, own, wanted, ignored)
+        given, (written, own) = own, own_legend(source, each, own, wanted, ignored)
+        if given is None and (own is not None or not has_codes(wanted.legend)):
+            source = labelled(source, each)
     if own is not None:
         ignored = (*ignored, own.ignore)
     legend, coding = _matched(own, wanted.legend)
@@ -213,7 +211,7 @@ def _open_vector(path: str, options: dict[str, Any], wanted: Wanted) -> tuple[La
     ignored = _ignored(options.get("ignore"))
     found = own is None and legend is None
     if found:
-        own = Legend.from_names([str(value)]) if column is None else _found_legend(file, ignored)
+        own = _found_legend(file, ignored) if column is not None else _legend_of(value)
     elif own is None and legend is not None and len(file.columns) > 1:
         said = NamedValues(_names_of_codes(file, ignored), column == MAP_IDS, path)
         own = said.matched(legend, like_map=wanted.like_map)
@@ -275,13 +273,18 @@ def _only_class(legend: Legend | None, background: str | int | None) -> str:
     return next(item.name for item in legend.classes if item.id != empty)
 
 
+def _legend_of(value: str | int | None) -> Legend:
+    """The legend of the one class that all polygons are: a name, or a number of its own."""
+    return legend_of_codes([value], {}) if isinstance(value, int) else Legend.from_names([str(value)])
+
+
 def _found_legend(file: PolygonFile, ignored: tuple[int | str, ...]) -> Legend:
     """The legend of what stands in the class column."""
     values = file.read().columns[file.columns[0]]
-    labelled = known(values, ignored)
-    if not labelled.any():
+    told = known(values, ignored)
+    if not told.any():
         raise LegendError(f"column {file.columns[0]} of {file.path} names no class")
-    values = values[labelled]
+    values = values[told]
     if is_text(values):
         return Legend.from_names(names_in(values))
     return legend_of_codes(set(whole_numbers(values).tolist()), _names_of_codes(file, ignored))

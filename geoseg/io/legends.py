@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geoseg.errors import LegendError, MissingInputError, ReadError
+from geoseg.io.combine import Mosaic
 from geoseg.io.grids import crop
 from geoseg.io.handles import one_line
 from geoseg.io.protocol import Source
-from geoseg.io.raster_says import UNLABELLED, Says, counted, source_says, whole_number
+from geoseg.io.raster_says import Says, counted, is_no_class, source_says, whole_number
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend, LegendClass, default_color
 from geoseg.tiling import Window
@@ -76,7 +78,7 @@ def raster_legend(
     if said.written is not None:
         return without(said.written.of_map(), left_out)
     named = {code: name for code, name in counted(said.notes).items() if code != empty and code not in left_out}
-    named = {code: name for code, name in named.items() if not UNLABELLED.fullmatch(name)}
+    named = {code: name for code, name in named.items() if not is_no_class(name)}
     if values is not None:
         found = set(named) | set(values)
     elif said.silent:
@@ -123,7 +125,7 @@ def values_of(source: Source, *, on: GeoBox | None = None) -> list[int]:
         LegendError: The values are no integers, or too many to be classes.
     """
     found: set[int] = set()
-    for strip in _strips(on or source.geobox):
+    for strip in _strips(source, source.geobox if on is None else on):
         raster = source.read(strip)
         found.update(np.unique(whole_numbers(raster.pixels[0][raster.valid])).tolist())
         if len(found) > MOST_VALUES:
@@ -206,8 +208,20 @@ def _text(path: Path) -> str:
         raise ReadError(f"the legend {path} cannot be read: {error.strerror or error}") from error
 
 
-def _strips(geobox: GeoBox) -> Iterator[GeoBox]:
-    rows, cols = geobox.shape
-    step = max(1, STRIP_PX // cols)
-    for row in range(0, rows, step):
-        yield crop(geobox, Window(row, 0, min(step, rows - row), cols))
+def _strips(source: Source, geobox: GeoBox) -> Iterator[GeoBox]:
+    """The grid in strips; of a mosaic whose members lie far apart what they cover alone."""
+    for window in _covered(source, geobox):
+        step = max(1, STRIP_PX // window.cols)
+        for row in range(0, window.rows, step):
+            strip = Window(window.row_off + row, window.col_off, min(step, window.rows - row), window.cols)
+            yield crop(geobox, strip)
+
+
+def _covered(source: Source, geobox: GeoBox) -> list[Window]:
+    """Windows of the grid with all that a source has there: of a mosaic one a member where that is less, else all."""
+    whole = Window(0, 0, *geobox.shape)
+    if not isinstance(source, Mosaic):
+        return [whole]
+    windows = list(dict.fromkeys(window for _, window in replace(source, grid=geobox).placed))
+    covered_px = sum(window.rows * window.cols for window in windows)
+    return windows if 2 * covered_px < whole.rows * whole.cols else [whole]

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 UNLABELLED = re.compile(r"(unclassified|unlabell?ed|no ?data|masked pixels|background/no ?data)", re.IGNORECASE)
 NO_CLASS = ""
 BACKGROUND = "background"
+LARGEST_TABLE = 255
+"""The last value of a colour table whose black entries are kept: a longer one is black where nobody set a colour."""
+
 NUMBERED = re.compile(r"(class|value|code|category)?\s*(-?\d+)", re.IGNORECASE)
 """How programs call a value that nobody has named."""
 
@@ -64,14 +67,14 @@ class Says:
         """Names of values that are classes."""
         if self.written is not None:
             return {item.id: item.name for item in self.written.classes}
-        return {code: name for code, name in self.notes.names.items() if not UNLABELLED.fullmatch(name)}
+        return {code: name for code, name in self.notes.names.items() if not is_no_class(name)}
 
     @property
     def unlabelled(self) -> frozenset[int]:
         """Values that the raster itself calls unclassified, unlabelled or no data."""
         if self.written is not None:
             return frozenset()
-        return frozenset(code for code, name in self.notes.names.items() if UNLABELLED.fullmatch(name))
+        return frozenset(code for code, name in self.notes.names.items() if is_no_class(name))
 
 
 def source_says(source: Source) -> Says:
@@ -108,14 +111,27 @@ def is_unnamed(code: int, name: str) -> bool:
     return found is not None and (int(found[2]) == code or (found[1] or "").lower() == "class")
 
 
+def is_no_class(name: str) -> bool:
+    """Whether a name is what programs call pixels that nobody has labelled.
+
+    >>> is_no_class("NO_DATA"), is_no_class("no-data"), is_no_class("Unclassified"), is_no_class("background")
+    (True, True, True, False)
+    """
+    return UNLABELLED.fullmatch(_plain(name)) is not None
+
+
 def name_key(name: str) -> str:
     """What two spellings of one name have in common; all names of what is no class are one.
 
-    >>> name_key("Bare_Soil ") == name_key("bare soil"), name_key("unlabelled") == name_key("No data")
+    >>> name_key("Bare_Soil ") == name_key("bare-soil"), name_key("unlabelled") == name_key("No data")
     (True, True)
     """
-    plain = " ".join(name.lower().replace("_", " ").split())
-    return NO_CLASS if UNLABELLED.fullmatch(plain) else plain
+    return NO_CLASS if is_no_class(name) else _plain(name)
+
+
+def _plain(name: str) -> str:
+    """A name in small letters with single blanks between its words; a minus before a number stays."""
+    return " ".join(re.sub(r"_|(?<=\w)-(?=\w)", " ", name.lower()).split())
 
 
 def _leaves(source: Any) -> Iterator[Any]:
@@ -160,7 +176,11 @@ def together(said: list[Says]) -> Says:
 
 def _joined(written: list[Legend], names: Mapping[int, str]) -> Legend:
     """The classes of maps of one region each, and those that `names` add to them; with codes where all are alike."""
-    items = {item.id: replace(item, codes=()) for legend in reversed(written) for item in legend.classes}
+    items: dict[int, LegendClass] = {}
+    for item in (replace(item, codes=()) for legend in written for item in legend.classes):
+        other = items.setdefault(item.id, item)
+        if is_unnamed(item.id, other.name) and not is_unnamed(item.id, item.name):
+            items[item.id] = item
     added = {code: name for code, name in names.items() if code not in items and 0 <= code <= 65534}
     if not added and all(legend == written[0] for legend in written):
         return written[0]
@@ -246,20 +266,49 @@ def _written(tag: str, path: str) -> Legend | None:
 
 
 def _notes(path: str, band: int) -> BandNotes:
-    """Category names, attribute table and colours of a band, through GDAL's own reading of any format.
+    """Category names, attribute table and colours of a band, through GDAL's own reading of any format."""
+    try:
+        text = _virtual(path)
+    except (*GDAL_ERRORS, KeyError) as error:
+        logger.info("%s: class names and colours cannot be read (%s)", path, one_line(error))
+        return BandNotes()
+    try:
+        root = ET.fromstring(_COLOR_TABLE.sub("", text))  # noqa: S314 - GDAL wrote it
+        element = root.find(f"VRTRasterBand[@band='{band}']")
+    except ET.ParseError as error:
+        logger.warning("%s: its class names cannot be read (%s); its values go without names", path, error)
+        element = None
+    notes = BandNotes() if element is None else band_notes(element, where=path)
+    return replace(notes, colors=_shared(_color_table(path, band)) or notes.colors)
 
-    rasterio has no call for names and tables. A virtual raster of the file lists them all.
-    """
+
+_COLOR_TABLE = re.compile(r"<ColorTable>.*?</ColorTable>", re.DOTALL)
+
+
+def _virtual(path: str) -> str:
+    """A virtual raster of the file, which lists names and tables, for which rasterio has no call."""
     name = f"/vsimem/{uuid.uuid4().hex}.vrt"
     try:
         rasterio.shutil.copy(path, name, driver="VRT")
         with unplaced_is_fine(), rasterio.open(name) as virtual:
-            text = virtual.tags(ns="xml:VRT")["xml:VRT"]
-    except (*GDAL_ERRORS, KeyError) as error:
-        logger.info("%s: class names and colours cannot be read (%s)", path, one_line(error))
-        return BandNotes()
+            return str(virtual.tags(ns="xml:VRT")["xml:VRT"])
+    except UnicodeDecodeError as error:  # GDAL hands names on in whatever letters a program wrote them
+        return bytes(error.object).decode("latin-1")
     finally:
         if rasterio.shutil.exists(name):
             rasterio.shutil.delete(name)
-    element = ET.fromstring(text).find(f"VRTRasterBand[@band='{band}']")  # noqa: S314 - GDAL wrote it
-    return BandNotes() if element is None else band_notes(element)
+
+
+def _color_table(path: str, band: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The entries of a band's colour table, without those of a long one that nobody set; none where it has none."""
+    try:
+        colors = dataset(path).colormap(band)
+    except ValueError:
+        return ()
+    return tuple((value, color) for value, color in colors.items() if value <= LARGEST_TABLE or any(color[:3]))
+
+
+@lru_cache(maxsize=64)
+def _shared(colors: tuple[tuple[int, tuple[int, ...]], ...]) -> Mapping[int, tuple[int, ...]]:
+    """Colours by value: files with one colour table have it once in memory."""
+    return dict(colors)

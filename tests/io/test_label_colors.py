@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
@@ -75,3 +76,32 @@ def test_three_files_of_a_band_each_have_a_colour_of_nodata(write_tif):
     paths = [write_tif(f"{band}.tif", colors[band][None], nodata=0) for band in range(3)]
     labels, _ = open_labels({"stack": paths, "bands": ["red", "green", "blue"], "colors": TABLE})
     assert labels.read(labels.geobox).valid[0].tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(("bits", "most"), [(1, 1), (2, 3), (4, 15), (8, 255)])
+@pytest.mark.parametrize("driver", ["PNG", "GTiff"])
+def test_the_largest_grey_of_a_picture_is_white_whatever_its_bits(write_tif, tmp_path, driver, bits, most):
+    path = write_tif("a.tif", np.array([[0, most, most, 0]], "uint8"), **({"nbits": bits} if driver == "GTiff" else {}))
+    if driver == "PNG":
+        rasterio.shutil.copy(path, tmp_path / "a.png", driver="PNG", nbits=bits, worldfile="YES")
+        path = str(tmp_path / "a.png")
+    table = {"#ffffff": "building", "other": "ground"}
+    labels, legend = open_labels({"path": path, "colors": table, "crs": "EPSG:32612"})
+    names = {item.id: item.name for item in legend.classes}
+    found = labels.read(labels.geobox).pixels[0][0].tolist()
+    assert [names[value] for value in found] == ["ground", "building", "building", "ground"]
+
+
+def test_greys_between_lie_between(write_tif):
+    path = write_tif("a.tif", np.array([[0, 5, 10, 15]], "uint8"), nbits=4)
+    labels, _ = open_labels({"path": path, "colors": {"#000000": "a", "#555555": "b", "#aaaaaa": "c", "#ffffff": "d"}})
+    assert labels.read(labels.geobox).pixels[0].tolist() == [[1, 2, 3, 4]]
+
+
+def test_a_file_that_says_it_has_a_colour_table_and_has_none_is_grey(write_tif, tmp_path):
+    path = write_tif("a.tif", np.array([[0, 255, 255, 0]], "uint8"))
+    virtual = tmp_path / "a.vrt"
+    rasterio.shutil.copy(path, virtual, driver="VRT")
+    virtual.write_text(virtual.read_text().replace(">Gray<", ">Palette<"))
+    labels, _ = open_labels({"path": str(virtual), "colors": {"#000000": "ground", "#ffffff": "building"}})
+    assert labels.read(labels.geobox).pixels[0].tolist() == [[1, 2, 2, 1]]

@@ -262,6 +262,85 @@ def test_names_that_say_nothing_do_not_contradict_others(named, names):
         assert (ids, legend.names) == ([1, 2, 2, 1], ("Background", "water", "forest"))
 
 
+@pytest.mark.parametrize("wanted", [None, {0: "background", 1: "forest"}, {1: "background", 2: "forest"}])
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_one_file_calls_unlabelled_is_not_the_background_of_another(named, write_tif, wanted, masked):
+    first, second = (
+        named("a.tif", [0, 1], ["background", "forest"]),
+        named("b.tif", [0, 1], ["NoData", "forest"], col=2),
+    )
+    legend = None if wanted is None else Legend.from_dict(wanted)
+    clear = {"mask": {"path": write_tif("m.tif", np.ones((1, 4), "uint8")), "kind": "values", "drop": [9]}}
+    for paths in ([first, second], [second, first]):
+        ids, found = read({"mosaic": paths, **(clear if masked else {})}, legend=legend)
+        names = {item.id: item.name for item in found.classes} | {-1: None}
+        assert [names[value] for value in ids] == ["background", "forest", None, "forest"]
+
+
+def test_a_legend_of_codes_says_what_the_values_of_all_files_mean(named):
+    paths = [named("a.tif", [0, 1], ["background", "forest"]), named("b.tif", [0, 1], ["nodata", "forest"], col=2)]
+    assert read({"mosaic": paths, "legend": {0: "background", 1: "forest"}})[0] == [0, 1, 0, 1]
+    coded = Legend.from_dict({5: {"name": "ground", "codes": [0]}, 6: {"name": "forest", "codes": [1]}})
+    assert read(paths, legend=coded)[0] == [5, 6, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["No_Data", "NO_DATA", "no-data", "Masked_pixels", "background/no-data"])
+def test_no_class_is_known_in_any_spelling(named, name):
+    ids, legend = read(named("a.tif", [0, 1], [name, "water"]))
+    assert (ids[:2], legend.names) == ([-1, 1], ("water",))
+
+
+def test_names_with_a_dash_are_those_with_a_blank_and_numbers_keep_their_sign():
+    assert raster_says.name_key("Bare-Soil") == raster_says.name_key("bare soil")
+    assert raster_says.name_key("-1") != raster_says.name_key("1")
+
+
+def test_names_in_other_letters_than_utf_8_are_read(write_tif):
+    path = write_tif("a.tif", np.array([[1, 2, 2, 1]], "uint8"))
+    names = "<CategoryNames><Category/><Category>forêt</Category><Category>eau</Category></CategoryNames>"
+    text = f'<PAMDataset><PAMRasterBand band="1">{names}</PAMRasterBand></PAMDataset>'
+    Path(f"{path}.aux.xml").write_bytes(text.encode("latin-1"))
+    assert read(path, legend=Legend.from_dict({1: "a", 2: "b"}))[0] == [1, 2, 2, 1]
+    assert read(path)[1].names == ("forêt", "eau")
+
+
+def test_names_that_cannot_be_read_are_warned_of_and_passed_over(write_tif, monkeypatch, caplog):
+    path = write_tif("a.tif", np.array([[1, 2, 2, 1]], "uint8"))
+    monkeypatch.setattr(raster_says, "_virtual", lambda _: "<VRTDataset>\x01")
+    assert read(path)[1].names == ("class 1", "class 2")
+    assert len(caplog.records) == 1
+    assert f"{path}: its class names cannot be read" in caplog.text
+
+
+def test_values_are_those_of_a_table_that_starts_at_any_row(write_tif):
+    path = write_tif("a.tif", np.array([[1, 2, 2, 1]], "uint8"))
+    head = '<FieldDefn index="0"><Name>Class</Name><Type>2</Type><Usage>2</Usage></FieldDefn>'
+    rows = '<Row index="0"><F>water</F></Row><Row index="1"><F>forest</F></Row>'
+    table = f'<GDALRasterAttributeTable Row0Min="1" BinSize="1" tableType="thematic">{head}{rows}'
+    Path(f"{path}.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1">{table}</GDALRasterAttributeTable></PAMRasterBand></PAMDataset>'
+    )
+    assert read(path, legend=Legend.from_dict({5: "water", 7: "forest"}))[0] == [5, 7, 7, 5]
+
+
+def test_of_a_long_colour_table_what_nobody_set_is_not_kept(write_tif):
+    path = write_tif("a.tif", np.array([[1, 300, 2, 1]], "uint16"))
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {1: (0, 0, 0, 255), 300: (1, 2, 3, 255)})
+    (said,) = raster_says.each_says(open_source(path))
+    assert len(said.notes.colors) == 257
+    assert [item.color for item in read(path)[1].classes][0::2] == ["#000000", "#010203"]
+
+
+def test_files_of_one_colour_table_share_it(write_tif):
+    paths = [write_tif(f"{number}.tif", np.array([[1]], "uint8")) for number in range(2)]
+    for path in paths:
+        with rasterio.open(path, "r+") as file:
+            file.write_colormap(1, {1: (1, 2, 3, 255)})
+    first, second = (raster_says.each_says(open_source(path))[0].notes.colors for path in paths)
+    assert first is second
+
+
 def test_files_that_a_legend_reads_unlike_are_refused(named):
     first, second = (
         named("a.tif", [1, 2], ["", "water", "forest"]),
@@ -315,6 +394,22 @@ def test_a_mosaic_of_maps_has_the_classes_of_all(write_map, tmp_path):
     moved = write("moved.tif", [3, 3], {3: "water"}, 2)
     with pytest.raises(LegendError, match=r"west.tif calls its value 1 water, .*moved.tif its value 3"):
         read([west, moved])
+
+
+def test_maps_with_a_name_win_over_those_with_a_number_in_any_order(tmp_path):
+    def write(name, legend, col):
+        raster = Raster(np.array([[[1, 2]]], "uint8"), np.ones((1, 2), bool), ROW[:, col : col + 2], ("class",))
+        return str(write_raster(raster, tmp_path / name, legend=Legend.from_dict(legend)))
+
+    paths = [write("west.tif", {1: "class 1", 2: "water"}, 0), write("east.tif", {1: "forest", 2: "water"}, 2)]
+    assert read(paths)[1] == read(paths[::-1])[1]
+    assert read(paths)[1].names == ("forest", "water")
+
+
+def test_labels_that_are_open_are_matched_where_an_id_is_what_they_ignore(named):
+    path = named("a.tif", [1, 2], ["", "background", "building"], nodata=0)
+    legend = Legend.from_dict({0: "background", 1: "building"})
+    assert read(open_labels(path)[0], legend=legend)[0] == read(path, legend=legend)[0] == [0, 1, -1, -1]
 
 
 def test_the_band_that_is_chosen_has_its_own_names(named):
@@ -400,6 +495,14 @@ def test_finer_names_of_one_code_are_passed_over_where_none_contradicts_the_lege
     assert read(spec, legend=Legend.from_dict({1: "forest", 2: "water"}))[0] == [1, 1, 2, 2]
     with pytest.raises(LegendError, match="code 1 of .* is called 'forest' and 'young forest'"):
         read(spec, legend=Legend.from_dict({2: "forest", 1: "water"}))
+
+
+def test_a_number_that_all_polygons_are_is_the_id_of_their_class(write_boxes):
+    path = write_boxes("all.gpkg", kind=["a", "b", "a", "b"])
+    ids, legend = read({"path": path, "value": 3})
+    assert (ids, legend.ids.tolist(), legend.names) == ([3] * 4, [3], ("class 3",))
+    ids, legend = read({"path": path, "value": "roof"})
+    assert (ids, legend.names) == ([1] * 4, ("roof",))
 
 
 def test_names_beside_codes_have_nulls_and_blanks(write_boxes):

@@ -7,15 +7,18 @@ import json
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
 from geoseg.errors import LegendError, MissingInputError, ReadError
 from geoseg.io.cog import write_cog, write_part
+from geoseg.io.combine import Mosaic
 from geoseg.io.legends import legend_of_codes, raster_legend, read_legend, values_of
 from geoseg.io.pam import pam_xml
 from geoseg.io.sources import open_source
 from geoseg.legend import Legend
 
 LEGEND = Legend.from_dict({1: "water", 4: {"name": "forest", "codes": [41, 42], "kind": "thing"}, 9: "urban"})
+UTM = Affine(10, 0, 500_000, 0, -10, 4_200_000)
 PIXELS = np.repeat(np.array([1, 4, 9, 0], "uint8"), 8)[None, :].repeat(20, 0)
 
 
@@ -84,6 +87,22 @@ def test_values_are_found_in_strips(write_tif, monkeypatch):
     pixels = np.zeros((20, 32), "int16")
     pixels[np.arange(20), np.arange(20)] = np.arange(20) * 50 - 100
     assert values_of(open_source(write_tif("l.tif", pixels))) == sorted({0, *(np.arange(20) * 50 - 100).tolist()})
+
+
+def test_values_of_files_far_apart_are_found_in_the_files_alone(write_tif, monkeypatch):
+    far = [write_tif(f"{col}.tif", PIXELS + col, affine=UTM @ Affine.translation(10_000 * col, 30 * col))
+           for col in (0, 1, 1, 3)]  # fmt: skip
+    over = write_tif("over.tif", np.full((20, 32), 99, "uint8"), affine=UTM @ Affine.translation(-8, 5), nodata=0)
+    mosaic = open_source([over, *far])
+    read, asked = Mosaic.read, []
+    monkeypatch.setattr(Mosaic, "read", lambda self, box: asked.append(box) or read(self, box))
+    found, px = values_of(mosaic), sum(box.shape[0] * box.shape[1] for box in asked)
+    assert px <= 6 * PIXELS.size < mosaic.geobox.shape[0] * mosaic.geobox.shape[1] / 100
+    whole = read(mosaic, mosaic.geobox)
+    assert found == np.unique(whole.pixels[0][whole.valid]).tolist()
+    part = mosaic.geobox[10:60, :10_020]
+    piece = read(mosaic, part)
+    assert values_of(mosaic, on=part) == np.unique(piece.pixels[0][piece.valid]).tolist()
 
 
 def test_colour_table_names_no_class_but_colours_those_found(write_tif):
