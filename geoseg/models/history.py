@@ -45,7 +45,11 @@ class History(Callback):
         if not self._losses:
             return
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        loss = float(trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean"))
+        loss = float(
+            trainer.strategy.reduce(
+                torch.stack([loss.to(self._losses[-1].device) for loss in self._losses]).mean(), reduce_op="mean"
+            )
+        )
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": round(self.seconds, 3)}
         self.rows.append({**row, "train/loss": loss, **scores})
         self._losses.clear()
@@ -53,12 +57,14 @@ class History(Callback):
             _tell(self.rows[-1], trainer.max_epochs)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows and the seconds, plain values."""
-        return {"rows": list(self.rows), "seconds": self.seconds}
+        """The rows, the seconds, and the losses since the last validation, plain values."""
+        losses = [float(loss) for loss in self._losses]
+        return {"rows": list(self.rows), "seconds": self.seconds, "losses": losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from a checkpoint's rows."""
         self.rows, self._before_s = list(state_dict["rows"]), state_dict["seconds"]
+        self._losses = [torch.tensor(loss) for loss in state_dict.get("losses", ())]  # older runs kept none
 
 
 def _tell(row: dict[str, float], epochs: int | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 from torch import nn
@@ -14,7 +15,7 @@ from geoseg.models.backbones import OWN_TRUNKS
 from geoseg.models.build import create_model
 from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.pretrained.first_layer import band_mixing, is_same_band
-from geoseg.models.wavelengths import band_wavelengths
+from geoseg.models.wavelengths import band_wavelengths, bandwidth_um
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +66,26 @@ def seen_by_wavelength(
         BandInfo(name=name, mean=float(middle), std=float(spread), wavelength_um=um)
         for name, middle, spread, um in zip(names, mean, std, new, strict=True)
     )
-    spec = replace(card.spec, bands=len(names), wavelengths_um=wavelengths)
+    spec = replace(card.spec, bands=len(names), wavelengths_um=wavelengths, options=_options(card, names, wavelengths))
     adapted = create_model(spec, band_names=names)
     adapted.load_state_dict(network.state_dict())
     logger.info(
         "%s sees %s by their wavelengths; it was trained on %s", card.name, ", ".join(names), ", ".join(card.band_names)
     )
     return adapted.eval(), replace(card, spec=spec, bands=bands)
+
+
+def _options(card: ModelCard, names: Sequence[str], wavelengths: Sequence[float | None] | None) -> dict[str, Any]:
+    """The model's options, where bandwidths are those of the new bands: by name, else as usual at their wavelengths."""
+    options = dict(card.spec.options)
+    encoder = dict(options.get("encoder_options") or {})
+    if not encoder.get("bandwidths_um") or wavelengths is None:
+        return options
+    known = {name.lower(): width for name, width in zip(card.band_names, encoder["bandwidths_um"], strict=True)}
+    encoder["bandwidths_um"] = [
+        known[name.lower()]
+        if name.lower() in known
+        else bandwidth_um(cast("float", um))  # whose names are strange have one
+        for name, um in zip(names, wavelengths, strict=True)
+    ]
+    return {**options, "encoder_options": encoder}

@@ -335,12 +335,17 @@ class SegmentationTask(LightningModule):
     def on_train_start(self) -> None:
         """Learns which step the run begins at; one that early stopping had ended, and that goes on, is at its end."""
         self._stepped = self.global_step
-        waited = [each.wait_count >= each.patience for each in self.trainer.early_stopping_callbacks]
+        waited = [each.wait_count >= max(each.patience, 1) for each in self.trainer.early_stopping_callbacks]
         self.trainer.should_stop = self.trainer.should_stop or any(waited)
         self._steps = float(self.trainer.estimated_stepping_batches)
         asking = "swa" if self.swa is not None else "semi" if self.semi is not None else None
         if asking is not None and not math.isfinite(self._steps):
             raise InputError(f"model.{asking} needs to know the run's length: give trainer.max_epochs or max_steps")
+        if self.schedule != "constant" and not math.isfinite(self._steps):
+            logger.warning(
+                "schedule %s needs to know the run's length, so the rate stays at %g: give trainer.max_epochs or "
+                "max_steps beside max_time, or model.schedule: constant", self.schedule, self.lr,
+            )  # fmt: skip
 
     def on_train_epoch_start(self) -> None:
         """Freezes what the epoch wants frozen, and keeps the averaged networks out of training mode.

@@ -50,6 +50,19 @@ def test_a_checkpoint_brings_rows_and_seconds_back():
     assert resumed.seconds >= 100
 
 
+def test_a_checkpoint_between_validations_brings_the_losses_since_the_last_one_back():
+    history, resumed = History(), History()
+    trainer = SimpleNamespace(accumulate_grad_batches=1)
+    for loss in (1.0, 2.0):
+        history.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, 0)
+    resumed.load_state_dict(history.state_dict())
+    trained(resumed, 1, [6.0])
+    assert resumed.rows[0]["train/loss"] == 3.0
+    resumed.load_state_dict({"rows": [], "seconds": 1.0})  # as runs before kept it
+    trained(resumed, 1, [6.0])
+    assert resumed.rows[0]["train/loss"] == 6.0
+
+
 def test_ticks_tell_the_steps():
     seen = []
     ticks = Ticks()

@@ -55,6 +55,16 @@ def test_focal_by_hand():
     assert loss("focal", logits, label).item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("label", [0, IGNORE_INDEX])
+def test_sure_pixels_have_a_gradient_that_is_a_number(gamma, label):
+    logits = torch.tensor([[[[20.0, 1.0]], [[0.0, 0.0]]]], requires_grad=True)
+    focal = SegmentationLoss({"focal": {"gamma": gamma}}, weight=np.ones(2), smoothing=0.0)
+    focal(logits, torch.tensor([[[label, 1]]])).backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad[0, 0, 0, 0].abs() < 1e-4
+
+
 def test_dice_by_hand():
     """Two pixels of class 0 with probability 0.75: (2 * 1.5 + 1) / (1.5 + 2 + 1); class 1 is not in the labels."""
     logits = torch.log(torch.tensor([0.75, 0.25])).reshape(1, 2, 1, 1).expand(1, 2, 1, 3)

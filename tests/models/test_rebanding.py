@@ -17,6 +17,7 @@ from geoseg.models.card import BandInfo, ModelCard
 from geoseg.models.file import save_model
 from geoseg.models.rebanding import seen_by_wavelength
 from geoseg.models.spec import ModelSpec
+from geoseg.models.wavelengths import band_wavelengths, bandwidth_um
 from geoseg.pipeline import predict
 
 pytest.importorskip("torchgeo.models")
@@ -116,3 +117,19 @@ def test_bands_of_the_same_names_and_another_sensor_are_others(trained):
     adapted, changed = seen_by_wavelength(network, numbered, band_names=names, sensor="landsat-8")
     assert adapted is not network
     assert [band.wavelength_um for band in changed.bands] == [0.655, 0.865, 0.56]
+
+
+def test_bandwidths_go_with_the_names_of_the_bands():
+    small = {"embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 32, "bandwidths_um": [0.2, 0.05, 0.01]}
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        decoder="upernet", encoder="copernicusfm_base", bands=3, classes=2,
+        options={"encoder_options": small, "decoder_channels": 16}, wavelengths_um=tuple(RGB.values()),
+    )  # fmt: skip
+    network = create_model(spec).eval()
+    for names, widths in [
+        (["blue", "green", "rededge1"], [0.01, 0.05, bandwidth_um(band_wavelengths(["rededge1"])[0])]),
+        (["red", "green"], [0.2, 0.05]),
+    ]:
+        _, changed = seen_by_wavelength(network, card_of(spec), band_names=names)
+        assert changed.spec.options["encoder_options"]["bandwidths_um"] == pytest.approx(widths)

@@ -22,6 +22,9 @@ def cross_entropy(inputs: LossInputs) -> torch.Tensor:
     return -(shares * inputs.logits.log_softmax(1) * inputs.weight[:, None, None]).sum() / inputs.weight_sum
 
 
+TINY = 1e-12
+
+
 def focal(inputs: LossInputs, *, gamma: float = 2.0) -> torch.Tensor:
     """Weighted mean of the focal loss over labelled pixels (Lin et al. 2017, eq. 5).
 
@@ -29,7 +32,8 @@ def focal(inputs: LossInputs, *, gamma: float = 2.0) -> torch.Tensor:
     """
 
     def focused(log_p: torch.Tensor) -> torch.Tensor:
-        return -((1 - log_p.exp()) ** gamma) * log_p
+        # Below 1 the power is infinitely steep at 0, which would make no number of a sure pixel's gradient.
+        return -((-torch.expm1(log_p)).clamp(min=TINY) ** gamma) * log_p
 
     return _mean_of(inputs, focused)
 

@@ -165,6 +165,18 @@ def test_a_run_that_early_stopping_ended_is_at_its_end(config, monkeypatch, capl
     assert "were not validated" not in caplog.text
 
 
+def test_patience_of_no_epoch_stops_at_the_first_that_is_no_better(config):
+    given = config(model={"lr": 1e-12}, trainer={"max_epochs": 9}, early_stopping={"patience": 0})
+    rows = json.loads((run_fit(given).folder / "metrics.json").read_text())["history"]
+    assert [row["step"] for row in rows] == [4, 8]
+
+
+def test_a_schedule_without_an_end_is_told_of(config, caplog):
+    caplog.set_level("WARNING")
+    run_fit(config(trainer={"max_epochs": -1, "max_time": "00:00:00:03"}))
+    assert "schedule onecycle needs to know the run's length" in caplog.text
+
+
 def test_the_best_epoch_keeps_its_weights_alone_and_the_last_one_all(config):
     folder = run_fit(config(trainer={"max_epochs": 2})).folder
     best, last = (torch.load(folder / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
