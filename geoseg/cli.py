@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 import geoseg
-from geoseg.errors import GeosegError, InputError
+from geoseg.errors import GeosegError, InputError, Terminated
 from geoseg.progress import is_first_process
 
 # First lines of the verbs' docstrings, so that `geoseg --help` need not import them; a test holds them equal.
@@ -66,10 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `geoseg info x.tif | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end, as a cluster's scheduler asks it."""
 
 
 @contextmanager

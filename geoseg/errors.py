@@ -47,3 +47,7 @@ class OutputExistsError(GeosegError, FileExistsError):
 
 class WorkerError(GeosegError, RuntimeError):
     """Processes that do the work have died, or cannot do it."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, as a cluster's scheduler asks it."""

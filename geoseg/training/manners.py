@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from geoseg.errors import GeosegError, InputError
+from geoseg.errors import GeosegError, InputError, Terminated
 
 # What Lightning tells its developers; each line says why it does not matter here.
 EXPECTED_WARNINGS = (
@@ -48,12 +49,16 @@ def quiet() -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """An interrupt is a KeyboardInterrupt again, where Lightning makes it an exit; what is finished stays.
 
+    So is a SIGTERM, of which Lightning makes an exit as of a run that is done.
+
     Raises:
         InputError: The trainer refuses how it is configured.
     """
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
+    except SIGTERMException as stop:
+        raise Terminated from stop
     except SystemExit as stop:
         if stop.code != 1:  # that of an interrupt
             raise
