@@ -45,16 +45,22 @@ class History(Callback):
         if not self._losses:
             return
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        loss = float(
-            trainer.strategy.reduce(
-                torch.stack([loss.to(self._losses[-1].device) for loss in self._losses]).mean(), reduce_op="mean"
-            )
-        )
+        loss = float(trainer.strategy.reduce(self._stacked().mean(), reduce_op="mean"))
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": round(self.seconds, 3)}
         self.rows.append({**row, "train/loss": loss, **scores})
         self._losses.clear()
         if trainer.is_global_zero:
             _tell(self.rows[-1], trainer.max_epochs)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Takes the mean over processes where nothing was validated: one of them writes the checkpoint of all."""
+        if self._losses:
+            # More than one epoch may have gone by; a mean of equal losses is the same again.
+            self._losses = list(trainer.strategy.reduce(self._stacked(), reduce_op="mean"))
+
+    def _stacked(self) -> torch.Tensor:
+        """The losses since the last validation, on one device; those of a checkpoint come to the CPU."""
+        return torch.stack([loss.to(self._losses[-1].device) for loss in self._losses])
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, the seconds, and the losses since the last validation, plain values."""

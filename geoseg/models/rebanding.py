@@ -81,11 +81,16 @@ def _options(card: ModelCard, names: Sequence[str], wavelengths: Sequence[float 
     encoder = dict(options.get("encoder_options") or {})
     if not encoder.get("bandwidths_um") or wavelengths is None:
         return options
-    known = {name.lower(): width for name, width in zip(card.band_names, encoder["bandwidths_um"], strict=True)}
+    trained = zip(card.bands, encoder["bandwidths_um"], strict=True)
+    known = {band.name.lower(): (band.wavelength_um, float(width)) for band, width in trained}
     encoder["bandwidths_um"] = [
-        known[name.lower()]
-        if name.lower() in known
-        else bandwidth_um(cast("float", um))  # whose names are strange have one
-        for name, um in zip(names, wavelengths, strict=True)
+        _bandwidth(um, known.get(name.lower())) for name, um in zip(names, wavelengths, strict=True)
     ]
     return {**options, "encoder_options": encoder}
+
+
+def _bandwidth(um: float | None, trained: tuple[float | None, float] | None) -> float:
+    """Width of a band at a wavelength; that of the trained band of its name, where they are one band."""
+    if trained is not None and is_same_band(um, trained[0]):
+        return trained[1]
+    return bandwidth_um(cast("float", um))  # all but bands of a known name have one

@@ -119,17 +119,37 @@ def test_bands_of_the_same_names_and_another_sensor_are_others(trained):
     assert [band.wavelength_um for band in changed.bands] == [0.655, 0.865, 0.56]
 
 
-def test_bandwidths_go_with_the_names_of_the_bands():
+def of_given_widths(bands: dict[str, float]) -> tuple[torch.nn.Module, ModelCard]:
+    """A network whose bands have the widths 0.2, 0.05 and 0.01, and its card."""
     small = {"embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 32, "bandwidths_um": [0.2, 0.05, 0.01]}
     torch.manual_seed(0)
     spec = ModelSpec(
         decoder="upernet", encoder="copernicusfm_base", bands=3, classes=2,
-        options={"encoder_options": small, "decoder_channels": 16}, wavelengths_um=tuple(RGB.values()),
+        options={"encoder_options": small, "decoder_channels": 16}, wavelengths_um=tuple(bands.values()),
     )  # fmt: skip
-    network = create_model(spec).eval()
-    for names, widths in [
+    card = card_of(spec)
+    named = zip(card.bands, bands.items(), strict=True)
+    infos = tuple(replace(band, name=name, wavelength_um=um) for band, (name, um) in named)
+    return create_model(spec).eval(), replace(card, bands=infos)
+
+
+def widths_of(card: ModelCard) -> list[float]:
+    return card.spec.options["encoder_options"]["bandwidths_um"]
+
+
+@pytest.mark.parametrize(
+    ("names", "widths"),
+    [
         (["blue", "green", "rededge1"], [0.01, 0.05, bandwidth_um(band_wavelengths(["rededge1"])[0])]),
         (["red", "green"], [0.2, 0.05]),
-    ]:
-        _, changed = seen_by_wavelength(network, card_of(spec), band_names=names)
-        assert changed.spec.options["encoder_options"]["bandwidths_um"] == pytest.approx(widths)
+    ],
+)
+def test_bandwidths_go_with_the_names_of_the_bands(names, widths):
+    _, changed = seen_by_wavelength(*of_given_widths(RGB), band_names=names)
+    assert widths_of(changed) == pytest.approx(widths)
+
+
+def test_bands_of_the_same_names_and_another_sensor_have_widths_of_their_own():
+    seen = {"B4": 0.665, "B5": 0.705, "B3": 0.56}  # of Sentinel-2; B5 of Landsat 8 is near infrared
+    _, changed = seen_by_wavelength(*of_given_widths(seen), band_names=list(seen), sensor="landsat-8")
+    assert widths_of(changed) == pytest.approx([0.2, bandwidth_um(0.865), 0.01])

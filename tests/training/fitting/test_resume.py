@@ -109,6 +109,8 @@ def test_a_run_goes_on_from_its_last_whole_epoch(config, monkeypatch, stop):
     resumed = run_fit(given, resume=True)
     for one, other in zip(*(load_model(run.model)[0].state_dict().values() for run in (whole, resumed)), strict=True):
         torch.testing.assert_close(one, other)
+    rows = [json.loads((run.folder / "metrics.json").read_text())["history"] for run in (whole, resumed)]
+    assert [row["train/loss"] for row in rows[1]] == pytest.approx([row["train/loss"] for row in rows[0]])
 
 
 def test_a_run_that_time_ended_repeats_the_epoch_that_was_cut(config, monkeypatch, caplog):
