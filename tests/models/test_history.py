@@ -67,7 +67,7 @@ def test_the_losses_of_an_epoch_without_validation_are_kept_as_means_of_all_proc
     """One process writes the checkpoint; the other one has losses that are higher by 2."""
     history, resumed = History(), History()
     trainer = SimpleNamespace(
-        accumulate_grad_batches=1, strategy=SimpleNamespace(reduce=lambda value, reduce_op: value + 1)
+        accumulate_grad_batches=1, strategy=SimpleNamespace(reduce=lambda value, **_: value + 1)
     )
     history.on_train_epoch_end(trainer, None)  # was validated: nothing to share
     for loss in (1.0, 2.0):
