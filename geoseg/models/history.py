@@ -55,7 +55,7 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Takes the mean over processes where nothing was validated: one of them writes the checkpoint of all."""
         if self._losses:
-            # More than one epoch may have gone by; a mean of equal losses is the same again.
+            # Those of the epochs before are equal in all processes by now, and stay as they are.
             self._losses = list(trainer.strategy.reduce(self._stacked(), reduce_op="mean"))
 
     def _stacked(self) -> torch.Tensor:

@@ -66,9 +66,7 @@ def test_a_checkpoint_between_validations_brings_the_losses_since_the_last_one_b
 def test_the_losses_of_an_epoch_without_validation_are_kept_as_means_of_all_processes():
     """One process writes the checkpoint; the other one has losses that are higher by 2."""
     history, resumed = History(), History()
-    trainer = SimpleNamespace(
-        accumulate_grad_batches=1, strategy=SimpleNamespace(reduce=lambda value, **_: value + 1)
-    )
+    trainer = SimpleNamespace(accumulate_grad_batches=1, strategy=SimpleNamespace(reduce=lambda value, **_: value + 1))
     history.on_train_epoch_end(trainer, None)  # was validated: nothing to share
     for loss in (1.0, 2.0):
         history.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, None, 0)
