@@ -418,7 +418,7 @@ class TorchModel:
         )  # fmt: skip
 
     def measured_overlap(self, *, tile_px: int) -> int:
-        """Twice the radius of the effective receptive field, at most half a tile."""
+        """Twice the radius of the effective receptive field, in whole strides of the network, at most half a tile."""
         radius = receptive_radius(self.network, bands=len(self.card.bands))
         logger.info("%s: pixels up to %d away sway a pixel's class", self.card.name, radius)
-        return overlap_for(radius, tile_px=tile_px)
+        return overlap_for(radius, tile_px=tile_px, multiple=getattr(self.network, "multiple", 2))

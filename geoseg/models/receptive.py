@@ -73,26 +73,30 @@ def receptive_radius(
     return radius
 
 
-def overlap_for(radius: int, *, tile_px: int) -> int:
+def overlap_for(radius: int, *, tile_px: int, multiple: int = 2) -> int:
     """Pixels that tiles should share for a network that looks `radius` pixels far.
 
     Twice the radius: in the middle of the overlap, where blending hands over from one tile to the next, a pixel is half
     the overlap from both tiles' borders, and that far the network has to see. It is even, so that the middle falls
     between two pixels, and at most half a tile, which `Tiling` allows; rounded down there, as a tile of 90 px has 44.
+    A network that pools squares of pixels sees each pixel in one place of its square where tiles start a multiple of
+    their side apart, so the overlap is rounded up to one where half a tile has room for it.
 
     Args:
         radius: As `receptive_radius` gives it.
         tile_px: The tile's side, in the model's pixels.
+        multiple: Pixels a side of the largest squares that the network pools.
 
     Raises:
         InputError: A number is negative.
 
-    >>> overlap_for(24, tile_px=512), overlap_for(300, tile_px=512), overlap_for(0, tile_px=512)
-    (48, 256, 0)
+    >>> overlap_for(24, tile_px=512), overlap_for(300, tile_px=512), overlap_for(19, tile_px=512, multiple=8)
+    (48, 256, 40)
     """
     if radius < 0 or tile_px < 1:
         raise InputError(f"radius of {radius} px, tile of {tile_px} px: needed are a radius of 0 or more and a tile")
-    return min(2 * radius, tile_px // 4 * 2)
+    wanted = -(-2 * radius // multiple) * multiple
+    return wanted + wanted % 2 if wanted + wanted % 2 <= tile_px // 2 else min(2 * radius, tile_px // 4 * 2)
 
 
 def _check_options(*, bands: int, side: int, share: float, samples: int, multiple: int) -> None:

@@ -216,6 +216,18 @@ def test_an_overlap_is_even_holds_both_radii_where_it_can_and_tiles_take_it(radi
     assert Tiling.over((5000, 5000), largest_tile_px=tile, overlap_px=overlap).rows.overlap == overlap
 
 
+@given(st.integers(0, 200), st.sampled_from([1, 2, 3, 4, 8, 16, 32]), st.integers(1, 40))
+def test_an_overlap_is_whole_strides_of_the_network_where_half_a_tile_has_room(
+    radius: int, multiple: int, units: int
+) -> None:
+    overlap = overlap_for(radius, tile_px=16 * units, multiple=multiple)
+    assert overlap % 2 == 0
+    assert overlap <= 8 * units
+    if 2 * (radius + multiple) <= 8 * units:
+        assert 2 * radius <= overlap < 2 * radius + 2 * multiple + 1
+        assert overlap % multiple == 0 or multiple % 2 == 1
+
+
 def test_an_odd_half_tile_is_rounded_down_to_an_even_overlap() -> None:
     assert [overlap_for(99, tile_px=tile) for tile in (1, 2, 5, 6, 90)] == [0, 0, 2, 2, 44]
 
